@@ -1,0 +1,1 @@
+//! Evasion attacks: norms, the descent skeleton, one file an attack.

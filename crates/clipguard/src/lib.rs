@@ -1,0 +1,1 @@
+//! clipguard makes CLIP-style models trustworthy: from the training data to the running classifier.

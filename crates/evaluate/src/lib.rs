@@ -1,0 +1,1 @@
+//! Evidence: plans, metrics, intervals, records, the report.

@@ -1,0 +1,41 @@
+//! What an attack attacks: anything that gives logits for pixels.
+
+use burn::tensor::Tensor;
+
+/// A batch of pictures put to a [`Victim`].
+#[derive(Clone, Debug)]
+pub struct Query<'a> {
+    /// `[batch, 3, height, width]` in `[0, 1]`; may be tracked for gradients.
+    pub pixels: Tensor<4>,
+    /// One key a picture. A random defence keys its stream by it, so that its answer for a
+    /// picture does not depend on the company it comes in.
+    pub keys: &'a [String],
+    /// Which of a random defence's draws is wanted; a deterministic victim ignores it.
+    pub draw: u64,
+}
+
+/// Anything that gives logits for pixels, and gradients when the pixels are tracked.
+///
+/// Every step behind the point where the attacker acts belongs to the victim: normalisation with
+/// mean and standard deviation, encoder, purification, head. Rows must not depend on each other
+/// unless the victim says so in its name.
+pub trait Victim: Send + Sync {
+    /// Number of classes.
+    fn classes(&self) -> usize;
+
+    /// Logits `[batch, classes]`, differentiable with respect to `query.pixels`.
+    fn logits(&self, query: Query<'_>) -> Tensor<2>;
+}
+
+/// How the gradient of the attacker passes a defence.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GradientMode {
+    /// The derivative of what the defence computes.
+    #[default]
+    Exact,
+    /// Inner gradients are constants for the outer derivative (what released code often does).
+    Detached,
+    /// Forward as it is, backward as if the defence were the identity.
+    StraightThrough,
+}

@@ -1,0 +1,1 @@
+//! Purifiers: defences that act at inference.

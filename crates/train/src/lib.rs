@@ -1,0 +1,1 @@
+//! One trainer; one file an objective.
