@@ -1,1 +1,160 @@
 //! Fused CPU operations with their own backward passes.
+//!
+//! The tensor framework composes LayerNorm, attention and activations of five to nine elementwise
+//! operations each and has no channels-last convolution; on a processor that is half the time of
+//! a training step. This crate adds the few operations the towers are made of as an extension of
+//! the CPU backend, each with a hand-written backward pass, so that callers write
+//! `ops::linear(x, w, b)` and gradients follow as for any other tensor function.
+//!
+//! Decisions:
+//! - Pictures are channels-last, `[batch, height, width, channels]`, between the operations: a 1x1
+//!   convolution is then a plain product and BatchNorm a normalisation of columns.
+//! - Only gradients that are asked for are computed: to pixels costs no weight gradients.
+//! - The only `unsafe` is the call of the `gemm` crate in one module, behind checked shapes.
+//! - Elementwise loops are plain Rust, compiled for AVX-512, AVX2 and the baseline and chosen at
+//!   run time. Multiplications and additions are not contracted, so only the products of `gemm`
+//!   may differ in the last bit between processors. Bits never depend on the number of threads.
+//!
+//! Not chosen: fusing whole blocks into one operation (faster, but the tower could no longer be
+//! read), and operations for other backends (they can follow with composed bodies).
+
+mod extension;
+mod kernels;
+
+pub use kernels::activation::Activation;
+
+use burn::{
+    backend::Dispatch,
+    tensor::{Shape, Tensor},
+};
+use extension::FusedOps;
+
+type Op = Dispatch;
+
+/// `x w^T + b` over the last dimension; `w` is `[out, in]` as PyTorch stores it.
+pub fn linear<const D: usize>(x: Tensor<D>, w: Tensor<2>, b: Option<Tensor<1>>) -> Tensor<D> {
+    let mut shape = x.dims();
+    let ([out, inputs], device) = (w.dims(), x.device());
+    assert_eq!(shape[D - 1], inputs, "linear: input width and weight {out}x{inputs} disagree");
+    let rows = shape.iter().product::<usize>() / inputs;
+    let b = b.unwrap_or_else(|| Tensor::empty([0], &device));
+    let (x, w, b) = (x.reshape([rows, inputs]).into_dispatch(), w.into_dispatch(), b.into_dispatch());
+    shape[D - 1] = out;
+    Tensor::<2>::from_dispatch(Op::fused_linear(x, w, b)).reshape(Shape::from(shape))
+}
+
+/// Convolution of `[n, h, w, c]` with a square kernel `[out, c, k, k]` (PyTorch's layout), zero
+/// padding `pad` on all sides; no bias.
+pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, stride: usize, pad: usize) -> Tensor<4> {
+    let ([n, h, w, c], [out, c_in, k, k2]) = (x.dims(), weight.dims());
+    assert!(c == c_in && k == k2, "conv2d: {c} channels against weight {out}x{c_in}x{k}x{k2}");
+    if k == 1 && stride == 1 && pad == 0 {
+        return linear(x, weight.reshape([out, c]), None);
+    }
+    assert!(h + 2 * pad >= k && w + 2 * pad >= k, "conv2d: kernel {k} exceeds {h}x{w}");
+    let (out_h, out_w) = ((h + 2 * pad - k) / stride + 1, (w + 2 * pad - k) / stride + 1);
+    let matrix = weight.permute([2, 3, 1, 0]).reshape([k * k * c, out]);
+    let (x, matrix) = (x.into_dispatch(), matrix.into_dispatch());
+    Tensor::<4>::from_dispatch(Op::fused_conv2d(x, matrix, k, stride, pad))
+        .reshape([n, out_h, out_w, out])
+}
+
+/// Average of `k x k` windows with stride `k`; rows and columns beyond a multiple are dropped.
+pub fn avg_pool2d(x: Tensor<4>, k: usize) -> Tensor<4> {
+    if k == 1 {
+        return x;
+    }
+    Tensor::from_dispatch(Op::fused_avg_pool(x.into_dispatch(), k))
+}
+
+/// LayerNorm over the last dimension, biased variance, in f32.
+pub fn layer_norm<const D: usize>(
+    x: Tensor<D>,
+    gamma: Tensor<1>,
+    beta: Tensor<1>,
+    eps: f32,
+) -> Tensor<D> {
+    let (x, gamma, beta) = (x.into_dispatch(), gamma.into_dispatch(), beta.into_dispatch());
+    Tensor::from_dispatch(Op::fused_layer_norm(x, gamma, beta, eps))
+}
+
+/// An elementwise activation.
+pub fn activation<const D: usize>(x: Tensor<D>, kind: Activation) -> Tensor<D> {
+    let code = match kind {
+        Activation::QuickGelu => 0usize,
+        Activation::Gelu => 1,
+        Activation::GeluTanh => 2,
+    };
+    Tensor::from_dispatch(Op::fused_activation(x.into_dispatch(), code))
+}
+
+/// Self-attention on packed queries, keys and values `[batch, tokens, 3 * width]` (in this order,
+/// heads as consecutive chunks): `softmax(q k^T / sqrt(width / heads)) v`, `[batch, tokens, width]`.
+pub fn attention(packed: Tensor<3>, heads: usize, causal: bool) -> Tensor<3> {
+    let [_, _, triple] = packed.dims();
+    assert!(triple % (3 * heads) == 0, "attention: {triple} columns do not split into 3x{heads}");
+    Tensor::from_dispatch(Op::fused_attention(packed.into_dispatch(), heads, causal))
+}
+
+/// Statistics to normalise columns with.
+#[derive(Clone, Debug)]
+pub struct ColumnStatistics {
+    /// Mean of every column.
+    pub mean: Tensor<1>,
+    /// Biased variance of every column.
+    pub variance: Tensor<1>,
+}
+
+/// Mean and biased variance over all but the last dimension; carries no gradient.
+pub fn column_statistics<const D: usize>(x: &Tensor<D>) -> ColumnStatistics {
+    let x = x.clone().inner_or_self();
+    let c = x.dims()[D - 1];
+    let moments = Tensor::<2>::from_dispatch(Op::fused_column_moments(x.into_dispatch()));
+    let row = |i| moments.clone().slice([i..i + 1, 0..c]).reshape([c]);
+    ColumnStatistics { mean: row(0), variance: row(1) }
+}
+
+/// BatchNorm over the last dimension with the given statistics, then ReLU if `relu`.
+///
+/// With `of_batch` the statistics are those of `x` itself ([`column_statistics`]) and the gradient
+/// passes through them; otherwise they are constants (evaluation mode).
+pub fn batch_norm<const D: usize>(
+    x: Tensor<D>,
+    statistics: &ColumnStatistics,
+    gamma: Tensor<1>,
+    beta: Tensor<1>,
+    options: BatchNorm,
+) -> Tensor<D> {
+    let inverse = (statistics.variance.clone() + options.eps).sqrt().recip();
+    Tensor::from_dispatch(Op::fused_batch_norm(
+        x.into_dispatch(),
+        gamma.into_dispatch(),
+        beta.into_dispatch(),
+        statistics.mean.clone().into_dispatch(),
+        inverse.into_dispatch(),
+        options.of_batch,
+        options.relu,
+    ))
+}
+
+/// Options of [`batch_norm`].
+#[derive(Clone, Copy, Debug)]
+pub struct BatchNorm {
+    /// Added to the variance.
+    pub eps: f32,
+    /// The statistics are those of this batch.
+    pub of_batch: bool,
+    /// Apply ReLU to the result.
+    pub relu: bool,
+}
+
+/// Detaching that is a no-op on tensors that are not tracked at all.
+trait InnerOrSelf {
+    fn inner_or_self(self) -> Self;
+}
+
+impl<const D: usize> InnerOrSelf for Tensor<D> {
+    fn inner_or_self(self) -> Self {
+        if self.is_autodiff() { self.inner() } else { self }
+    }
+}

@@ -1,0 +1,152 @@
+//! Weights: named arrays, in and out of safetensors, checked before they are believed.
+
+use crate::ModelError;
+use half::{bf16, f16};
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs::File,
+    io::Write,
+    path::Path,
+};
+
+/// One array, widened to f32.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Array {
+    /// Dimensions; empty for a scalar.
+    pub shape: Vec<usize>,
+    /// Elements in row-major order.
+    pub data: Vec<f32>,
+}
+
+impl Array {
+    /// An array of the given shape.
+    ///
+    /// # Panics
+    /// When the number of elements disagrees.
+    pub fn new(shape: Vec<usize>, data: Vec<f32>) -> Self {
+        assert_eq!(shape.iter().product::<usize>(), data.len(), "shape and data disagree");
+        Self { shape, data }
+    }
+}
+
+/// Named arrays in the order of their names.
+pub type Weights = BTreeMap<String, Array>;
+
+/// The precision weights are stored in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// 32-bit.
+    F32,
+    /// 16-bit, IEEE.
+    F16,
+}
+
+/// Largest file this reader maps, 64 GB: beyond every CLIP, below every surprise.
+const MAX_FILE: u64 = 64 << 30;
+
+/// Reads every float array of a safetensors file, widened to f32; integer and boolean entries are
+/// returned by name (some files carry harmless ones, see [`crate::checkpoint`]).
+pub fn read_safetensors(path: &Path) -> Result<(Weights, Vec<String>), ModelError> {
+    parse_safetensors(&map_file(path)?, path)
+}
+
+/// As [`read_safetensors`], from bytes; `path` is for messages.
+pub fn parse_safetensors(bytes: &[u8], path: &Path) -> Result<(Weights, Vec<String>), ModelError> {
+    let refuse = |reason: String| ModelError::File { path: path.to_owned(), reason };
+    let file = SafeTensors::deserialize(bytes)
+        .map_err(|e| refuse(format!("not a valid safetensors file: {e}")))?;
+    let (mut weights, mut others) = (Weights::new(), Vec::new());
+    for (name, view) in file.tensors() {
+        match widen(&view) {
+            Some(data) => {
+                if let Some(at) = data.iter().position(|v| !v.is_finite()) {
+                    return Err(refuse(format!(
+                        "tensor `{}` holds {} at index {at}: a model with such weights computes nothing",
+                        name.escape_debug(),
+                        data[at]
+                    )));
+                }
+                weights.insert(name, Array::new(view.shape().to_vec(), data));
+            }
+            None => others.push(name),
+        }
+    }
+    Ok((weights, others))
+}
+
+/// A file as bytes: read in one go, so that it cannot change underneath (a mapping could).
+pub(crate) fn map_file(path: &Path) -> Result<Vec<u8>, ModelError> {
+    let at = |e: std::io::Error| ModelError::Io { path: path.to_owned(), source: e };
+    let size = std::fs::metadata(path).map_err(at)?.len();
+    if size > MAX_FILE {
+        return Err(ModelError::File {
+            path: path.to_owned(),
+            reason: format!("{size} bytes exceed the limit of {MAX_FILE}"),
+        });
+    }
+    std::fs::read(path).map_err(at)
+}
+
+fn widen(view: &TensorView<'_>) -> Option<Vec<f32>> {
+    let bytes = view.data();
+    Some(match view.dtype() {
+        Dtype::F32 => bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+        Dtype::F64 => bytes.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b) as f32).collect(),
+        Dtype::F16 => {
+            bytes.as_chunks().0.iter().map(|b| f16::from_le_bytes(*b).to_f32()).collect()
+        }
+        Dtype::BF16 => {
+            bytes.as_chunks().0.iter().map(|b| bf16::from_le_bytes(*b).to_f32()).collect()
+        }
+        _ => return None,
+    })
+}
+
+/// Serialises weights as safetensors in the order of their names (the same bytes every time).
+pub fn to_safetensors(
+    weights: &Weights,
+    precision: Precision,
+    metadata: Option<(&str, &str)>,
+) -> Result<Vec<u8>, ModelError> {
+    let encoded: Vec<(&String, &Array, Vec<u8>)> = weights
+        .iter()
+        .map(|(name, array)| {
+            let bytes = match precision {
+                Precision::F32 => array.data.iter().flat_map(|v| v.to_le_bytes()).collect(),
+                Precision::F16 => {
+                    array.data.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect()
+                }
+            };
+            (name, array, bytes)
+        })
+        .collect();
+    let dtype = match precision {
+        Precision::F32 => Dtype::F32,
+        Precision::F16 => Dtype::F16,
+    };
+    let views = encoded
+        .iter()
+        .map(|(name, array, bytes)| {
+            Ok((name.as_str(), TensorView::new(dtype, array.shape.clone(), bytes)?))
+        })
+        .collect::<Result<Vec<_>, safetensors::SafeTensorError>>();
+    // One entry at most: the writer keeps them in a hash map, whose order is random.
+    let info = metadata.map(|(k, v)| HashMap::from([(k.to_owned(), v.to_owned())]));
+    views
+        .and_then(|views| safetensors::serialize(views, info))
+        .map_err(|e| ModelError::Write { reason: e.to_string() })
+}
+
+/// Writes `bytes` under a temporary name beside `path`, flushes and renames: a partial file never
+/// lies under its final name.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), ModelError> {
+    let at = |e: std::io::Error| ModelError::Io { path: path.to_owned(), source: e };
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::Builder::new().prefix(".part-").tempfile_in(folder).map_err(at)?;
+    file.write_all(bytes).map_err(at)?;
+    file.as_file().sync_all().map_err(at)?;
+    let file: File = file.persist(path).map_err(|e| at(e.error))?;
+    drop(file);
+    Ok(())
+}

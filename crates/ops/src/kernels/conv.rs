@@ -1,0 +1,157 @@
+//! Convolution on `[n, h, w, c]` pictures with the weight as a matrix `[kh*kw*c, out]`.
+//!
+//! Channels last makes everything a matrix product on rows: gathering a window copies whole
+//! channel vectors, the output needs no transposition, and a 1x1 convolution is `linear`.
+
+use super::matmul::{Mat, product};
+use rayon::prelude::*;
+
+/// Shape of a convolution; square kernels, symmetric zero padding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shape {
+    pub(crate) n: usize,
+    pub(crate) h: usize,
+    pub(crate) w: usize,
+    pub(crate) c: usize,
+    pub(crate) out: usize,
+    pub(crate) kernel: usize,
+    pub(crate) stride: usize,
+    pub(crate) pad: usize,
+}
+
+/// Output rows a task should have at least, so that the product runs near its peak.
+const TASK_ROWS: usize = 512;
+/// Partial sums of the weight gradient. Fixed, so that bits do not depend on threads.
+const PARTS: usize = 4;
+
+impl Shape {
+    pub(crate) fn out_h(&self) -> usize {
+        (self.h + 2 * self.pad - self.kernel) / self.stride + 1
+    }
+
+    pub(crate) fn out_w(&self) -> usize {
+        (self.w + 2 * self.pad - self.kernel) / self.stride + 1
+    }
+
+    fn window(&self) -> usize {
+        self.kernel * self.kernel * self.c
+    }
+
+    /// Pictures a task handles.
+    fn group(&self) -> usize {
+        TASK_ROWS.div_ceil(self.out_h() * self.out_w()).max(1)
+    }
+
+    /// Calls `visit(row, column, source)` for every channel vector of every window of one
+    /// picture: `column` is the offset in the window row, `source` the offset in the picture.
+    #[inline(always)]
+    fn for_windows(&self, mut visit: impl FnMut(usize, usize, Option<usize>)) {
+        let (out_h, out_w) = (self.out_h(), self.out_w());
+        for oy in 0..out_h {
+            for ox in 0..out_w {
+                let row = oy * out_w + ox;
+                for ky in 0..self.kernel {
+                    let y = (oy * self.stride + ky).wrapping_sub(self.pad);
+                    for kx in 0..self.kernel {
+                        let x = (ox * self.stride + kx).wrapping_sub(self.pad);
+                        let inside = y < self.h && x < self.w;
+                        let source = inside.then(|| (y * self.w + x) * self.c);
+                        visit(row, (ky * self.kernel + kx) * self.c, source);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Windows of `pictures` as rows of a matrix `[pictures * out_h * out_w, kh*kw*c]`.
+    fn gather(&self, pictures: &[f32], columns: &mut Vec<f32>) {
+        let (size, window) = (self.h * self.w * self.c, self.window());
+        let rows = self.out_h() * self.out_w();
+        columns.resize(pictures.len() / size * rows * window, 0.0);
+        let targets = columns.chunks_exact_mut(rows * window);
+        for (picture, target) in pictures.chunks_exact(size).zip(targets) {
+            self.for_windows(|row, column, source| {
+                let target = &mut target[row * window + column..][..self.c];
+                match source {
+                    Some(from) => target.copy_from_slice(&picture[from..from + self.c]),
+                    None => target.fill(0.0),
+                }
+            });
+        }
+    }
+
+    /// The adjoint of [`Shape::gather`]: adds every window entry to its source pixel.
+    fn scatter(&self, columns: &[f32], pictures: &mut [f32]) {
+        let (size, window) = (self.h * self.w * self.c, self.window());
+        let rows = self.out_h() * self.out_w();
+        let sources = columns.chunks_exact(rows * window);
+        for (picture, columns) in pictures.chunks_exact_mut(size).zip(sources) {
+            super::vectorised(|| {
+                self.for_windows(|row, column, target| {
+                    if let Some(to) = target {
+                        let from = &columns[row * window + column..][..self.c];
+                        let to = &mut picture[to..to + self.c];
+                        to.iter_mut().zip(from).for_each(|(t, f)| *t += f);
+                    }
+                });
+            });
+        }
+    }
+}
+
+pub(crate) fn forward(s: &Shape, x: &[f32], weight: &[f32]) -> Vec<f32> {
+    let (size, rows) = (s.h * s.w * s.c, s.out_h() * s.out_w());
+    let mut y = vec![0.0; s.n * rows * s.out];
+    let weight = Mat::new(weight, s.window(), s.out);
+    y.par_chunks_mut(s.group() * rows * s.out)
+        .zip(x.par_chunks(s.group() * size))
+        .for_each_init(Vec::new, |columns, (y, x)| {
+            s.gather(x, columns);
+            let m = x.len() / size * rows;
+            product(y, s.out, Mat::new(columns, m, s.window()), weight, 1.0, false);
+        });
+    y
+}
+
+pub(crate) fn input_gradient(s: &Shape, g: &[f32], weight: &[f32]) -> Vec<f32> {
+    let (size, rows) = (s.h * s.w * s.c, s.out_h() * s.out_w());
+    let mut dx = vec![0.0; s.n * size];
+    let weight = Mat::new(weight, s.window(), s.out).t();
+    dx.par_chunks_mut(s.group() * size)
+        .zip(g.par_chunks(s.group() * rows * s.out))
+        .for_each_init(Vec::new, |columns, (dx, g)| {
+            let m = g.len() / s.out;
+            columns.resize(m * s.window(), 0.0);
+            product(columns, s.window(), Mat::new(g, m, s.out), weight, 1.0, false);
+            s.scatter(columns, dx);
+        });
+    dx
+}
+
+pub(crate) fn weight_gradient(s: &Shape, g: &[f32], x: &[f32]) -> Vec<f32> {
+    let (size, rows) = (s.h * s.w * s.c, s.out_h() * s.out_w());
+    let groups = s.n.div_ceil(s.group());
+    let part = groups.div_ceil(PARTS) * s.group();
+    let parts: Vec<Vec<f32>> = x
+        .par_chunks(part * size)
+        .zip(g.par_chunks(part * rows * s.out))
+        .map(|(x, g)| {
+            let mut dw = vec![0.0; s.window() * s.out];
+            let mut columns = Vec::new();
+            let xs = x.chunks(s.group() * size);
+            for (x, g) in xs.zip(g.chunks(s.group() * rows * s.out)) {
+                s.gather(x, &mut columns);
+                let m = g.len() / s.out;
+                let columns = Mat::new(&columns, m, s.window()).t();
+                product(&mut dw, s.out, columns, Mat::new(g, m, s.out), 1.0, true);
+            }
+            dw
+        })
+        .collect();
+    let mut parts = parts.into_iter();
+    let mut dw = parts.next().unwrap_or_else(|| vec![0.0; s.window() * s.out]);
+    for part in parts {
+        dw.iter_mut().zip(part).for_each(|(d, p)| *d += p);
+    }
+    dw
+}

@@ -1,0 +1,86 @@
+//! The kernels: plain functions on row-major `f32` slices.
+//!
+//! Work is cut into parts whose number depends on the shape alone, never on the number of
+//! threads, and partial sums are added in a fixed order: the bits do not depend on `--threads`.
+
+pub(crate) mod activation;
+pub(crate) mod attention;
+pub(crate) mod conv;
+pub(crate) mod linear;
+pub(crate) mod matmul;
+pub(crate) mod norm;
+pub(crate) mod pool;
+
+/// Runs `work` compiled for the best instruction set this processor has (AVX-512, AVX2 with FMA,
+/// or plain). The compiler vectorises the loops inside; the binary stays portable.
+#[inline(always)]
+pub(crate) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
+    struct Task<F>(F);
+    impl<R, F: FnOnce() -> R> pulp::WithSimd for Task<F> {
+        type Output = R;
+        #[inline(always)]
+        fn with_simd<S: pulp::Simd>(self, _simd: S) -> R {
+            (self.0)()
+        }
+    }
+    pulp::Arch::new().dispatch(Task(work))
+}
+
+/// Sum of `x * y` in sixteen lanes: wide enough for AVX-512 and the same bits on every processor.
+#[inline(always)]
+pub(crate) fn dot(x: &[f32], y: &[f32]) -> f32 {
+    let mut lanes = [0f32; 16];
+    let (xs, ys) = (x.chunks_exact(16), y.chunks_exact(16));
+    let tail: f32 = xs.remainder().iter().zip(ys.remainder()).map(|(a, b)| a * b).sum();
+    for (a, b) in xs.zip(ys) {
+        for i in 0..16 {
+            lanes[i] += a[i] * b[i];
+        }
+    }
+    lanes.iter().sum::<f32>() + tail
+}
+
+/// Sum of `x` in sixteen lanes.
+#[inline(always)]
+pub(crate) fn sum(x: &[f32]) -> f32 {
+    let mut lanes = [0f32; 16];
+    let chunks = x.chunks_exact(16);
+    let tail: f32 = chunks.remainder().iter().sum();
+    for a in chunks {
+        for i in 0..16 {
+            lanes[i] += a[i];
+        }
+    }
+    lanes.iter().sum::<f32>() + tail
+}
+
+/// `exp(x)` to 2e-7 relative, flushed to 0 below -87; the standard reduction by powers of two
+/// with a polynomial of degree 6 on [-ln2/2, ln2/2] (Cephes' `expf` coefficients).
+#[inline(always)]
+pub(crate) fn exp(x: f32) -> f32 {
+    let x = x.clamp(-87.3, 88.0);
+    let n = (x * std::f32::consts::LOG2_E + 0.5).floor();
+    let r = x - n * 0.693_359_4 + n * 2.121_944_4e-4;
+    let mut p = 1.987_569_1e-4f32;
+    p = p * r + 1.398_199_9e-3;
+    p = p * r + 8.333_452e-3;
+    p = p * r + 4.166_579_6e-2;
+    p = p * r + 1.666_666_5e-1;
+    p = p * r + 0.5;
+    p = p * r * r + r + 1.0;
+    p * f32::from_bits((((n as i32) + 127) as u32) << 23)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn exp_is_exact_to_a_few_ulp_over_its_range() {
+        let mut worst = 0f64;
+        for i in -8700..8800 {
+            let x = i as f32 * 0.01;
+            let want = f64::from(x).exp();
+            worst = worst.max(((f64::from(super::exp(x)) - want) / want).abs());
+        }
+        assert!(worst < 3e-7, "{worst}");
+    }
+}
