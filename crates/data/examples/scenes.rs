@@ -24,9 +24,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let words: usize = (0..count).filter_map(|i| scenes.caption(i)).map(|c| c.split_whitespace().count()).sum();
     let rate = count as f64 / start.elapsed().as_secs_f64();
     println!("captions alone: {rate:.0}/s, {:.1} words each", words as f64 / count as f64);
-    for i in 0..count.min(64) {
-        println!("{i:3} {}", scenes.caption(i).unwrap_or_default());
-    }
     if let Some(path) = args.get(1) {
         let (side, gap, zoom) = (scenes.config().side, 4, 2);
         let step = side * zoom + gap;
@@ -42,6 +39,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             }
         }
         sheet.save(path)?;
+    }
+    for i in 0..count.min(64) {
+        println!("{i:3} {}", scenes.caption(i).unwrap_or_default());
     }
     Ok(())
 }

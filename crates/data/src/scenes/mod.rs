@@ -240,7 +240,7 @@ impl Scenes {
     /// The caption of a scene without drawing it.
     pub fn caption(&self, index: u64) -> Option<String> {
         let index = self.position(index)?;
-        Some(self.scene(index).caption(&mut self.stream("caption", index)))
+        Some(self.words(&self.scene(index), index))
     }
 
     /// The picture of a scene.
@@ -259,6 +259,18 @@ impl Scenes {
     /// The stream of one scene for one purpose.
     fn stream(&self, purpose: &str, index: u64) -> Stream {
         Stream::counted(self.config.seed, &format!("scenes/{}/{purpose}", self.config.part.name()), index)
+    }
+
+    /// The caption of the scene at `position`; in the relation tests the one that is right.
+    fn words(&self, scene: &Scene, position: u64) -> String {
+        let relation = match self.config.part {
+            Part::RelationsSeen | Part::RelationsHeld => scene.relation(&mut self.stream("relation", position)),
+            _ => None,
+        };
+        match relation {
+            Some((right, _)) => right,
+            None => scene.caption(&mut self.stream("caption", position)),
+        }
     }
 
     /// Where in the endless row of scenes the scene at `index` is found.
@@ -316,7 +328,7 @@ impl Scenes {
     fn sample(&self, index: u64) -> Option<RawSample> {
         let position = self.position(index)?;
         let scene = self.scene(position);
-        let caption = scene.caption(&mut self.stream("caption", position));
+        let caption = self.words(&scene, position);
         let label = match scene.objects.as_slice() {
             [object] => Catalogue::get().names[object.name].test,
             _ => None,
