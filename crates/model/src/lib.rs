@@ -1,5 +1,7 @@
 //! The CLIP family: towers, checkpoints, tokenizer, preprocessing, zero-shot heads.
 
+pub mod tokenizer;
 pub mod victim;
 
+pub use tokenizer::{Tokenizer, TokenizerOptions};
 pub use victim::{GradientMode, Query, Victim};
