@@ -19,7 +19,6 @@ mod layers;
 pub mod loss;
 pub mod parameters;
 mod preprocess;
-pub mod prompts;
 mod resnet;
 mod text;
 pub mod tokenizer;
