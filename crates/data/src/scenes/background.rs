@@ -11,7 +11,9 @@ use crate::Stream;
 impl Background {
     /// Fills the canvas. `stream` gives the details of the pattern.
     pub(super) fn paint(&self, scene: &Scene, stream: &mut Stream, canvas: &mut Canvas) {
-        let [from, to] = self.colours.map(|c| COLOURS[c].1.map(|v| self.strength * v + (1.0 - self.strength) * self.gray));
+        let [from, to] = self
+            .colours
+            .map(|c| COLOURS[c].1.map(|v| self.strength * v + (1.0 - self.strength) * self.gray));
         match self.pattern {
             Pattern::Plain => canvas.fill(|_, _| 0.0, from, from),
             Pattern::Gradient => {
@@ -23,7 +25,11 @@ impl Background {
                 let count = stream.within(2.0, 6.0);
                 let phase = stream.uniform();
                 let sharp = canvas.side as f32 / (4.0 * count);
-                canvas.fill(|x, y| edge(wave(count * (x * cos + y * sin) + phase), sharp), from, to);
+                canvas.fill(
+                    |x, y| edge(wave(count * (x * cos + y * sin) + phase), sharp),
+                    from,
+                    to,
+                );
             }
             Pattern::Checkered => {
                 let (sin, cos) = sin_cos(stream.within(-0.5, 0.5));
