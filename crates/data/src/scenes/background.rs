@@ -7,6 +7,7 @@ use super::{
     words::COLOURS,
 };
 use crate::Stream;
+use std::f32::consts::PI;
 
 impl Background {
     /// Fills the canvas. `stream` gives the details of the pattern.
@@ -17,11 +18,11 @@ impl Background {
         match self.pattern {
             Pattern::Plain => canvas.fill(|_, _| 0.0, from, from),
             Pattern::Gradient => {
-                let (sin, cos) = sin_cos(stream.within(0.0, 3.141_592_7));
+                let (sin, cos) = sin_cos(stream.within(0.0, PI));
                 canvas.fill(|x, y| ((x - 0.5) * cos + (y - 0.5) * sin + 0.7) / 1.4, from, to);
             }
             Pattern::Striped => {
-                let (sin, cos) = sin_cos(stream.within(0.0, 3.141_592_7));
+                let (sin, cos) = sin_cos(stream.within(0.0, PI));
                 let count = stream.within(2.0, 6.0);
                 let phase = stream.uniform();
                 let sharp = canvas.side as f32 / (4.0 * count);

@@ -125,7 +125,7 @@ pub struct ScenesConfig {
     /// How often drawings are changed. Tests leave them as they are.
     pub looks: Looks,
     /// Share of objects that are taken from the test names on purpose; the others are taken from
-    /// all names. Training only.
+    /// all names. For training and retrieval; the other tests draw test names only.
     pub focus: f32,
 }
 

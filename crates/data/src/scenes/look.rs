@@ -6,6 +6,7 @@
 
 use crate::Stream;
 use serde::{Deserialize, Serialize};
+use std::f32::consts::PI;
 
 /// The share of objects to which each change is applied, 0..=1.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -161,7 +162,7 @@ impl Look {
             lightness = stream.within(-0.12, 0.12);
         }
         if stream.chance(looks.recolour) {
-            angle = stream.within(-3.14, 3.14);
+            angle = stream.within(-PI, PI);
         }
         if stream.chance(looks.gray) {
             saturation = 0.0;

@@ -31,12 +31,17 @@ pub(super) struct Canvas {
 }
 
 /// How an object is drawn other than its own description says.
-#[derive(Default)]
 pub(super) struct Placement {
     /// Copy of the sprite; by default the smallest that is large enough.
     pub(super) level: Option<usize>,
-    /// Part of the object that is see-through is `1 - opacity`; 0 means fully opaque.
+    /// Share of the object's colour; the rest shines through.
     pub(super) opacity: f32,
+}
+
+impl Default for Placement {
+    fn default() -> Self {
+        Self { level: None, opacity: 1.0 }
+    }
 }
 
 /// A rectangle of the canvas, which may reach beyond its edges.
@@ -132,8 +137,7 @@ impl Canvas {
             let away = away.map(|v| (v * self.side as f32).round() as i32);
             self.shadow(tile, away, strength);
         }
-        let opacity = if placement.opacity > 0.0 { placement.opacity } else { 1.0 };
-        self.lay(tile, opacity);
+        self.lay(tile, placement.opacity);
     }
 
     /// Samples the sprite into the tile; `None` if no part of it is on the canvas.

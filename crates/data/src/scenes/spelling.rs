@@ -91,7 +91,8 @@ fn share(text: &str) -> Option<f32> {
     text.parse().ok().filter(|f: &f32| f.is_finite() && *f >= 0.0)
 }
 
-/// The spelling of a configuration (without changed [`Looks`], which have no spelling).
+/// The spelling of a configuration. Shares of [`Looks`] chosen one by one have no spelling and
+/// are only marked as such.
 pub(super) fn spell(config: &ScenesConfig) -> String {
     let usual = ScenesConfig::of(config.part);
     let mut options = Vec::new();
@@ -116,6 +117,11 @@ pub(super) fn spell(config: &ScenesConfig) -> String {
     if config.focus != usual.focus {
         options.push(format!("focus={}", config.focus));
     }
+    if config.looks != usual.looks {
+        let factor = (config.looks.gray / Looks::default().gray * 1e4).round() / 1e4;
+        let scaled = config.looks == Looks::default().scaled(factor);
+        options.push(if scaled { format!("looks={factor}") } else { "looks=own".into() });
+    }
     match options.is_empty() {
         true => format!("scenes:{}", config.count),
         false => format!("scenes:{}:{}", config.count, options.join(",")),
@@ -136,6 +142,9 @@ mod tests {
             "scenes:840:part=plain",
             "scenes:100:part=scene,side=32,seed=7,style=noto,focus=0.5",
             "scenes:100:style=all",
+            "scenes:100:looks=0",
+            "scenes:100:looks=1.5",
+            "scenes:100:part=scene,looks=1",
         ] {
             assert_eq!(spell(&parse(text).unwrap()), text);
         }
