@@ -1,7 +1,7 @@
-//! Builds `assets/emoji.pack` and the licence files beside it from four published packages.
+//! Builds `assets/emoji.pack` from four published packages.
 //!
-//! `emoji-pack PACKAGES ASSETS`: PACKAGES holds the four unpacked packages (folder names in
-//! `PACKAGES_*` below), ASSETS is the folder to write into. Same packages, same bytes.
+//! `emoji-pack PACKAGES ASSETS`: PACKAGES holds the four unpacked packages (their folders are
+//! the constants below), ASSETS is the folder to write into. Same packages, same bytes.
 
 mod pack;
 mod picture;
@@ -33,13 +33,21 @@ fn main() -> Result<(), String> {
         let mut found = [const { None }; 4];
         for (s, style) in STYLES.iter().enumerate() {
             let path = match *style {
-                "noto" => files.get(&plain(&c.entry.hexcode)).map(|f| packages.join(NOTO).join("img/google/64").join(f)),
-                "twemoji" => {
-                    files.get(&plain(&c.entry.hexcode)).map(|f| packages.join(TWEMOJI).join("img/twitter/64").join(f))
-                }
+                "noto" => files
+                    .get(&plain(&c.entry.hexcode))
+                    .map(|f| packages.join(NOTO).join("img/google/64").join(f)),
+                "twemoji" => files
+                    .get(&plain(&c.entry.hexcode))
+                    .map(|f| packages.join(TWEMOJI).join("img/twitter/64").join(f)),
                 fluent => {
                     let folder = fluent.trim_start_matches("fluent-");
-                    Some(packages.join(FLUENT).join("icons").join(folder).join(fluent_file(&c.entry.label)))
+                    Some(
+                        packages
+                            .join(FLUENT)
+                            .join("icons")
+                            .join(folder)
+                            .join(fluent_file(&c.entry.label)),
+                    )
                 }
             };
             match path.filter(|p| p.is_file()) {
@@ -69,7 +77,12 @@ fn main() -> Result<(), String> {
     std::fs::write(assets.join("emoji.pack"), &bytes).map_err(|e| e.to_string())?;
     let names: std::collections::BTreeSet<_> = emoji.iter().map(|e| &e.name).collect();
     let counts: Vec<_> = sprites.iter().map(Vec::len).collect();
-    println!("{} names, {} emoji, sprites {counts:?}, {} bytes", names.len(), emoji.len(), bytes.len());
+    println!(
+        "{} names, {} emoji, sprites {counts:?}, {} bytes",
+        names.len(),
+        emoji.len(),
+        bytes.len()
+    );
     Ok(())
 }
 
@@ -84,8 +97,8 @@ fn plain(hexcode: &str) -> String {
 
 /// Picture file names of the emoji-datasource packages by plain hexcode.
 fn files_by_code(package: &Path) -> Result<std::collections::BTreeMap<String, String>, String> {
-    let json: serde_json::Value =
-        serde_json::from_str(&read(&package.join("emoji.json"))?).map_err(|e| format!("emoji.json: {e}"))?;
+    let json: serde_json::Value = serde_json::from_str(&read(&package.join("emoji.json"))?)
+        .map_err(|e| format!("emoji.json: {e}"))?;
     let list = json.as_array().ok_or("emoji.json is not a list")?;
     let field = |e: &serde_json::Value, key: &str| e[key].as_str().unwrap_or_default().to_owned();
     Ok(list.iter().map(|e| (plain(&field(e, "unified")), field(e, "image"))).collect())

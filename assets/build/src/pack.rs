@@ -47,7 +47,11 @@ struct Index<'a> {
 }
 
 /// The bytes of the pack.
-pub fn write(styles: &[&str], emoji: &[Emoji], sprites: &[Vec<Vec<u8>>]) -> Result<Vec<u8>, String> {
+pub fn write(
+    styles: &[&str],
+    emoji: &[Emoji],
+    sprites: &[Vec<Vec<u8>>],
+) -> Result<Vec<u8>, String> {
     let mut body = Vec::new();
     let mut table = Vec::new();
     for (name, list) in styles.iter().zip(sprites) {
@@ -89,7 +93,8 @@ fn filtered(sprite: &[u8]) -> Vec<u8> {
     };
     let mut out = Vec::new();
     for plane in (0..4).map(plane) {
-        let above = std::iter::once(vec![0; SIDE]).chain(plane.chunks_exact(SIDE).map(<[u8]>::to_vec));
+        let above =
+            std::iter::once(vec![0; SIDE]).chain(plane.chunks_exact(SIDE).map(<[u8]>::to_vec));
         for (row, above) in plane.chunks_exact(SIDE).zip(above) {
             let best = (0..4u8).map(|f| (f, residual(f, row, &above))).min_by_key(|(_, r)| cost(r));
             if let Some((filter, rest)) = best {

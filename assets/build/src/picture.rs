@@ -44,12 +44,14 @@ fn from_png(bytes: &[u8]) -> Result<Canvas, String> {
 }
 
 fn from_svg(bytes: &[u8]) -> Result<Canvas, String> {
-    let tree = usvg::Tree::from_data(bytes, &usvg::Options::default()).map_err(|e| e.to_string())?;
+    let tree =
+        usvg::Tree::from_data(bytes, &usvg::Options::default()).map_err(|e| e.to_string())?;
     let mut map = tiny_skia::Pixmap::new(SVG_SIDE, SVG_SIDE).ok_or("no memory")?;
     let size = tree.size();
     let scale = SVG_SIDE as f32 / size.width().max(size.height());
     resvg::render(&tree, tiny_skia::Transform::from_scale(scale, scale), &mut map.as_mut());
-    let pixels = map.data().chunks_exact(4).map(|p| [p[0], p[1], p[2], p[3]].map(f32::from)).collect();
+    let pixels =
+        map.data().chunks_exact(4).map(|p| [p[0], p[1], p[2], p[3]].map(f32::from)).collect();
     Ok(Canvas { width: SVG_SIDE as usize, height: SVG_SIDE as usize, pixels })
 }
 

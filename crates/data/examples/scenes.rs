@@ -21,7 +21,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("{round}: {:.0} scenes/s, {bytes} bytes", count as f64 / seconds);
     }
     let start = Instant::now();
-    let words: usize = (0..count).filter_map(|i| scenes.caption(i)).map(|c| c.split_whitespace().count()).sum();
+    let words: usize =
+        (0..count).filter_map(|i| scenes.caption(i)).map(|c| c.split_whitespace().count()).sum();
     let rate = count as f64 / start.elapsed().as_secs_f64();
     println!("captions alone: {rate:.0}/s, {:.1} words each", words as f64 / count as f64);
     if let Some(path) = args.get(1) {
@@ -33,7 +34,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             for (n, pixel) in picture.rgb.chunks_exact(3).enumerate() {
                 let (x, y) = (n as u32 % side, n as u32 / side);
                 for (dx, dy) in [(0, 0), (1, 0), (0, 1), (1, 1)] {
-                    let (left, top) = (i as u32 % 8 * step + x * zoom + dx, i as u32 / 8 * step + y * zoom + dy);
+                    let (left, top) =
+                        (i as u32 % 8 * step + x * zoom + dx, i as u32 / 8 * step + y * zoom + dy);
                     sheet.put_pixel(left, top, image::Rgb([pixel[0], pixel[1], pixel[2]]));
                 }
             }

@@ -7,23 +7,30 @@ use super::{
     words::COLOURS,
 };
 use crate::Stream;
+use std::f32::consts::PI;
 
 impl Background {
     /// Fills the canvas. `stream` gives the details of the pattern.
     pub(super) fn paint(&self, scene: &Scene, stream: &mut Stream, canvas: &mut Canvas) {
-        let [from, to] = self.colours.map(|c| COLOURS[c].1.map(|v| self.strength * v + (1.0 - self.strength) * self.gray));
+        let [from, to] = self
+            .colours
+            .map(|c| COLOURS[c].1.map(|v| self.strength * v + (1.0 - self.strength) * self.gray));
         match self.pattern {
             Pattern::Plain => canvas.fill(|_, _| 0.0, from, from),
             Pattern::Gradient => {
-                let (sin, cos) = sin_cos(stream.within(0.0, 3.141_592_7));
+                let (sin, cos) = sin_cos(stream.within(0.0, PI));
                 canvas.fill(|x, y| ((x - 0.5) * cos + (y - 0.5) * sin + 0.7) / 1.4, from, to);
             }
             Pattern::Striped => {
-                let (sin, cos) = sin_cos(stream.within(0.0, 3.141_592_7));
+                let (sin, cos) = sin_cos(stream.within(0.0, PI));
                 let count = stream.within(2.0, 6.0);
                 let phase = stream.uniform();
                 let sharp = canvas.side as f32 / (4.0 * count);
-                canvas.fill(|x, y| edge(wave(count * (x * cos + y * sin) + phase), sharp), from, to);
+                canvas.fill(
+                    |x, y| edge(wave(count * (x * cos + y * sin) + phase), sharp),
+                    from,
+                    to,
+                );
             }
             Pattern::Checkered => {
                 let (sin, cos) = sin_cos(stream.within(-0.5, 0.5));

@@ -48,7 +48,8 @@ impl Scene {
             Kind::Many => {
                 let count = ["two", "three", "four"][self.objects.len() - 2];
                 let noun = plural(noun(stream, first));
-                let words: Vec<&str> = [Some(count), first.told, Some(&noun)].into_iter().flatten().collect();
+                let words: Vec<&str> =
+                    [Some(count), first.told, Some(&noun)].into_iter().flatten().collect();
                 (words.join(" "), true)
             }
         };
@@ -92,7 +93,8 @@ fn noun(stream: &mut Stream, object: &Object) -> &'static str {
 /// "mirror, makeup, reflection": the name and two keywords.
 fn keywords(stream: &mut Stream, object: &Object) -> String {
     let name = &Catalogue::get().names[object.name].name;
-    let tags: Vec<&String> = Pack::get().emoji[object.emoji].tags.iter().filter(|t| *t != name).collect();
+    let tags: Vec<&String> =
+        Pack::get().emoji[object.emoji].tags.iter().filter(|t| *t != name).collect();
     let order = stream.permutation(tags.len());
     let mut text = name.clone();
     for &i in order.iter().take(2) {
@@ -111,7 +113,8 @@ fn one(stream: &mut Stream, object: &Object, size: usize) -> (String, bool) {
         true => plain,
         false => "",
     };
-    let adjectives: Vec<&str> = [said, object.told.unwrap_or_default()].into_iter().filter(|w| !w.is_empty()).collect();
+    let adjectives: Vec<&str> =
+        [said, object.told.unwrap_or_default()].into_iter().filter(|w| !w.is_empty()).collect();
     let noun = noun(stream, object);
     let mut text = phrase(&adjectives, noun);
     if stream.chance(0.375) {

@@ -37,7 +37,8 @@ impl Catalogue {
     }
 
     fn of(pack: &Pack) -> Self {
-        let tests: HashMap<&str, usize> = TEST_NAMES.split_whitespace().enumerate().map(|(i, n)| (n, i)).collect();
+        let tests: HashMap<&str, usize> =
+            TEST_NAMES.split_whitespace().enumerate().map(|(i, n)| (n, i)).collect();
         let held_out = pack.styles.iter().position(|s| s == HELD_OUT).unwrap_or(pack.styles.len());
         let mut names: Vec<Name> = Vec::new();
         let mut places: HashMap<&str, usize> = HashMap::new();
@@ -60,7 +61,8 @@ impl Catalogue {
                 list[style].push(e);
             }
         }
-        let mut by_test: Vec<_> = names.iter().enumerate().filter_map(|(i, n)| Some((n.test?, i))).collect();
+        let mut by_test: Vec<_> =
+            names.iter().enumerate().filter_map(|(i, n)| Some((n.test?, i))).collect();
         by_test.sort_unstable();
         let tests = by_test.into_iter().map(|(_, i)| i).collect();
         Self { names, tests, held_out }
@@ -74,10 +76,16 @@ impl Catalogue {
 
     /// The known drawings of a name in one of the styles: style uniform among those that have
     /// one, drawing uniform.
-    pub(super) fn pick(&self, stream: &mut Stream, name: usize, styles: &[usize]) -> (usize, usize) {
+    pub(super) fn pick(
+        &self,
+        stream: &mut Stream,
+        name: usize,
+        styles: &[usize],
+    ) -> (usize, usize) {
         let able = |s: &&usize| !self.drawings(name, **s, false).is_empty();
         let count = styles.iter().filter(able).count();
-        let style = styles.iter().filter(able).nth(stream.below(count)).copied().unwrap_or_default();
+        let style =
+            styles.iter().filter(able).nth(stream.below(count)).copied().unwrap_or_default();
         let drawings = self.drawings(name, style, false);
         (drawings.get(stream.below(drawings.len())).copied().unwrap_or_default(), style)
     }

@@ -6,6 +6,7 @@
 
 use crate::Stream;
 use serde::{Deserialize, Serialize};
+use std::f32::consts::PI;
 
 /// The share of objects to which each change is applied, 0..=1.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -54,7 +55,18 @@ impl Default for Looks {
 impl Looks {
     /// Every share multiplied by `factor`; 0 leaves the drawings as they are.
     pub fn scaled(&self, factor: f32) -> Self {
-        let Self { colour, recolour, gray, contrast, shading, shear, outline, posterise, blur, shadow } = self;
+        let Self {
+            colour,
+            recolour,
+            gray,
+            contrast,
+            shading,
+            shear,
+            outline,
+            posterise,
+            blur,
+            shadow,
+        } = self;
         let by = |share: &f32| (share * factor).clamp(0.0, 1.0);
         Self {
             colour: by(colour),
@@ -123,7 +135,11 @@ impl Look {
         }
         if stream.chance(looks.outline) {
             // Mostly dark contours, sometimes the pale rim of a sticker.
-            let shade = if stream.chance(0.75) { stream.within(0.0, 0.3) } else { stream.within(0.85, 1.0) };
+            let shade = if stream.chance(0.75) {
+                stream.within(0.0, 0.3)
+            } else {
+                stream.within(0.85, 1.0)
+            };
             let tint = [0, 1, 2].map(|_| (shade + stream.within(-0.08, 0.08)).clamp(0.0, 1.0));
             look.outline = Some((stream.within(0.012, 0.03), tint));
         }
@@ -146,7 +162,7 @@ impl Look {
             lightness = stream.within(-0.12, 0.12);
         }
         if stream.chance(looks.recolour) {
-            angle = stream.within(-3.14, 3.14);
+            angle = stream.within(-PI, PI);
         }
         if stream.chance(looks.gray) {
             saturation = 0.0;

@@ -31,12 +31,17 @@ pub(super) struct Canvas {
 }
 
 /// How an object is drawn other than its own description says.
-#[derive(Default)]
 pub(super) struct Placement {
     /// Copy of the sprite; by default the smallest that is large enough.
     pub(super) level: Option<usize>,
-    /// Part of the object that is see-through is `1 - opacity`; 0 means fully opaque.
+    /// Share of the object's colour; the rest shines through.
     pub(super) opacity: f32,
+}
+
+impl Default for Placement {
+    fn default() -> Self {
+        Self { level: None, opacity: 1.0 }
+    }
 }
 
 /// A rectangle of the canvas, which may reach beyond its edges.
@@ -106,7 +111,9 @@ impl Canvas {
         for (j, out) in self.field.chunks_exact_mut(self.side).enumerate() {
             let (cell, t) = place(j, self.side);
             let (above, below) = (&grid[cell * points..], &grid[(cell + 1) * points..]);
-            row.iter_mut().zip(above.iter().zip(below)).for_each(|(r, (a, b))| *r = a + t * (b - a));
+            row.iter_mut()
+                .zip(above.iter().zip(below))
+                .for_each(|(r, (a, b))| *r = a + t * (b - a));
             for (out, &(cell, t)) in out.iter_mut().zip(&columns) {
                 *out += row[cell] + t * (row[cell + 1] - row[cell]);
             }
@@ -130,8 +137,7 @@ impl Canvas {
             let away = away.map(|v| (v * self.side as f32).round() as i32);
             self.shadow(tile, away, strength);
         }
-        let opacity = if placement.opacity > 0.0 { placement.opacity } else { 1.0 };
-        self.lay(tile, opacity);
+        self.lay(tile, placement.opacity);
     }
 
     /// Samples the sprite into the tile; `None` if no part of it is on the canvas.
@@ -199,7 +205,13 @@ fn mixed(from: [f32; 3], to: [f32; 3], share: f32) -> Pixel {
 }
 
 /// Runs over the pixels of the tile that are on the canvas.
-fn for_rows(canvas: &mut [Pixel], side: usize, tile: &[Pixel], place: Tile, each: impl Fn(&mut Pixel, &Pixel)) {
+fn for_rows(
+    canvas: &mut [Pixel],
+    side: usize,
+    tile: &[Pixel],
+    place: Tile,
+    each: impl Fn(&mut Pixel, &Pixel),
+) {
     let from = (-place.left).clamp(0, place.width as i32) as usize;
     let to = (side as i32 - place.left).clamp(0, place.width as i32) as usize;
     for (j, row) in tile.chunks_exact(place.width).enumerate() {
@@ -226,7 +238,8 @@ impl Warp {
     fn of(object: &Object, side: f32, texels: usize) -> Self {
         let look = &object.look;
         let (sin, cos) = sin_cos(object.turn + look.turn);
-        let wide = object.size * side * object.aspect.sqrt() * if object.mirrored { -1.0 } else { 1.0 };
+        let wide =
+            object.size * side * object.aspect.sqrt() * if object.mirrored { -1.0 } else { 1.0 };
         let tall = object.size * side / object.aspect.sqrt();
         let forward = [
             [cos * wide, (cos * look.shear - sin) * tall],
@@ -240,7 +253,13 @@ impl Warp {
         // Narrowing one end widens the other.
         let wider = 1.0 / (1.0 - 0.5 * look.taper.abs());
         let half = forward.map(|row| 0.5 * (row[0].abs() * wider + row[1].abs()));
-        Self { inverse, centre: [object.x * side, object.y * side], half, taper: look.taper, texels }
+        Self {
+            inverse,
+            centre: [object.x * side, object.y * side],
+            half,
+            taper: look.taper,
+            texels,
+        }
     }
 
     fn tile(&self, side: usize) -> Option<Tile> {
@@ -272,7 +291,8 @@ impl Warp {
                     continue;
                 }
                 let (column, line) = (s as usize, t as usize);
-                let colour = bilinear(texture, row, column, line, s - column as f32, t - line as f32);
+                let colour =
+                    bilinear(texture, row, column, line, s - column as f32, t - line as f32);
                 if colour[3] > 0.0 {
                     *pixel = paint.apply(colour, u, v);
                 }
@@ -288,7 +308,10 @@ fn bilinear(texture: &[u8], row: usize, x: usize, y: usize, s: f32, t: f32) -> P
     let (top, bottom) = ((1.0 - t) * scale, t * scale);
     let [a, b, c, d] = [(1.0 - s) * top, s * top, (1.0 - s) * bottom, s * bottom];
     [0, 1, 2, 3].map(|i| {
-        a * f32::from(above[i]) + b * f32::from(above[i + 4]) + c * f32::from(below[i]) + d * f32::from(below[i + 4])
+        a * f32::from(above[i])
+            + b * f32::from(above[i + 4])
+            + c * f32::from(below[i])
+            + d * f32::from(below[i + 4])
     })
 }
 
@@ -311,7 +334,8 @@ impl Paint {
         let alpha = colour[3];
         let shade = 1.0 + self.light[0] * u + self.light[1] * v;
         let mut out = [0, 1, 2, 3].map(|i| {
-            let changed = r[i] * colour[0] + g[i] * colour[1] + b[i] * colour[2] + self.offset * alpha;
+            let changed =
+                r[i] * colour[0] + g[i] * colour[1] + b[i] * colour[2] + self.offset * alpha;
             (shade * changed).clamp(0.0, alpha)
         });
         out[3] = alpha;
@@ -339,7 +363,8 @@ fn blur(tile: &mut [Pixel], scratch: &mut Vec<Pixel>, width: usize) {
     }
     let inner = width..tile.len() - width;
     for (i, pixel) in inner.clone().zip(&mut tile[inner]) {
-        *pixel = [0, 1, 2, 3].map(|c| 0.25 * (scratch[i - width][c] + 2.0 * scratch[i][c] + scratch[i + width][c]));
+        *pixel = [0, 1, 2, 3]
+            .map(|c| 0.25 * (scratch[i - width][c] + 2.0 * scratch[i][c] + scratch[i + width][c]));
     }
 }
 

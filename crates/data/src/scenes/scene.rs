@@ -148,7 +148,9 @@ impl Recipe<'_> {
                 let vertical = !stream.chance(0.6);
                 (Kind::Two { vertical }, self.pair(stream, |a, b| held_pair(a, b) == held))
             }
-            Wanted::Any { .. } if pick < 0.55 => (Kind::One(stream.below(3)), [self.name(stream); 2]),
+            Wanted::Any { .. } if pick < 0.55 => {
+                (Kind::One(stream.below(3)), [self.name(stream); 2])
+            }
             Wanted::Any { held_pairs } if pick < 0.85 => {
                 let vertical = !stream.chance(0.6);
                 (Kind::Two { vertical }, self.pair(stream, |a, b| held_pairs || !held_pair(a, b)))
@@ -191,7 +193,8 @@ impl Recipe<'_> {
 
     /// An object at no place yet; its caption names the colour with this probability.
     fn object(&self, stream: &mut Stream, name: usize, colour: f32) -> Object {
-        let (emoji, style) = self.fixed.unwrap_or_else(|| Catalogue::get().pick(stream, name, self.styles));
+        let (emoji, style) =
+            self.fixed.unwrap_or_else(|| Catalogue::get().pick(stream, name, self.styles));
         let drawing = Pack::get().emoji[emoji].sprites[style].as_ref();
         let told = drawing.and_then(|d| d.colour.as_deref()).filter(|_| stream.chance(colour));
         Object {
@@ -258,7 +261,9 @@ impl Recipe<'_> {
         }
         let mut colours = [stream.below(COLOURS.len()), stream.below(COLOURS.len())];
         // On a plain ground of its own colour an object would vanish.
-        while pattern == Pattern::Plain && objects.iter().any(|o| own_colour(o) == Some(COLOURS[colours[0]].0)) {
+        while pattern == Pattern::Plain
+            && objects.iter().any(|o| own_colour(o) == Some(COLOURS[colours[0]].0))
+        {
             colours[0] = stream.below(COLOURS.len());
         }
         Background {

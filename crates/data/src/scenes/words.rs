@@ -33,7 +33,7 @@ pub(super) const COLOURS: [(&str, [f32; 3]); 11] = [
 ];
 
 /// Other words for a name. None of them is the name of another thing.
-const SYNONYMS: [(&str, &[&str]); 40] = [
+pub(super) const SYNONYMS: [(&str, &[&str]); 40] = [
     ("car", &["automobile"]),
     ("airplane", &["plane", "aeroplane"]),
     ("bicycle", &["bike"]),
@@ -78,10 +78,47 @@ const SYNONYMS: [(&str, &[&str]); 40] = [
 
 /// Names of stuff, which is not counted and takes no article.
 const STUFF: [&str; 41] = [
-    "bacon", "bread", "broccoli", "butter", "champagne", "cheese", "chocolate", "coral", "corn", "curry", "fire",
-    "flame", "flatbread", "garlic", "ginger", "honey", "lettuce", "lotion", "maize", "meat", "milk", "paella", "popcorn",
-    "pudding", "rice", "sake", "salad", "salt", "shaved ice", "soap", "spaghetti", "stew", "sushi", "tea",
-    "thread", "toilet paper", "underwear", "wheat", "whiskey", "wood", "yarn",
+    "bacon",
+    "bread",
+    "broccoli",
+    "butter",
+    "champagne",
+    "cheese",
+    "chocolate",
+    "coral",
+    "corn",
+    "curry",
+    "fire",
+    "flame",
+    "flatbread",
+    "garlic",
+    "ginger",
+    "honey",
+    "lettuce",
+    "lotion",
+    "maize",
+    "meat",
+    "milk",
+    "paella",
+    "popcorn",
+    "pudding",
+    "rice",
+    "sake",
+    "salad",
+    "salt",
+    "shaved ice",
+    "soap",
+    "spaghetti",
+    "stew",
+    "sushi",
+    "tea",
+    "thread",
+    "toilet paper",
+    "underwear",
+    "wheat",
+    "whiskey",
+    "wood",
+    "yarn",
 ];
 
 /// Plurals that no rule gives; a name equal to its plural does not change.
@@ -124,7 +161,10 @@ pub(super) enum Number {
 
 /// The number of a name.
 pub(super) fn number(noun: &str) -> Number {
-    let plural = noun.ends_with('s') && !noun.ends_with("ss") && !noun.ends_with("us") && noun != "rhinoceros";
+    let plural = noun.ends_with('s')
+        && !noun.ends_with("ss")
+        && !noun.ends_with("us")
+        && noun != "rhinoceros";
     if STUFF.contains(&noun) {
         Number::Stuff
     } else if (plural && noun != "pc") || noun == "dice" {
@@ -177,7 +217,10 @@ pub(super) fn phrase(adjectives: &[&str], noun: &str) -> String {
 /// "an image of a cat", "a cat". A plural or uncounted name takes no article.
 pub fn prompts(name: &str) -> Vec<String> {
     let noun = phrase(&[], name);
-    ["a photo of ", "a picture of ", "an image of ", ""].iter().map(|frame| format!("{frame}{noun}")).collect()
+    ["a photo of ", "a picture of ", "an image of ", ""]
+        .iter()
+        .map(|frame| format!("{frame}{noun}"))
+        .collect()
 }
 
 /// The names of the zero-shot tests, in a fixed order.
@@ -232,7 +275,10 @@ mod tests {
 
     #[test]
     fn prompts_have_the_right_article() {
-        assert_eq!(prompts("owl"), ["a photo of an owl", "a picture of an owl", "an image of an owl", "an owl"]);
+        assert_eq!(
+            prompts("owl"),
+            ["a photo of an owl", "a picture of an owl", "an image of an owl", "an owl"]
+        );
         assert_eq!(prompts("jeans")[0], "a photo of jeans");
     }
 }
