@@ -10,22 +10,31 @@ use super::html::WINDOWS_1252;
 /// What common sequences begin with: accented letters and signs, Greek and Cyrillic (first
 /// letter), then typographic signs, marks and emoji (two or three letters).
 const LEADS: [&str; 12] = [
-    "\u{c3}",             // letters of Western Europe
-    "\u{c2}",             // signs of Latin-1, no-break space
-    "\u{ce}",             // Greek
-    "\u{d0}",             // Cyrillic
-    "\u{e2}\u{20ac}",     // quotes, dashes, bullets
-    "\u{e2}\u{201a}",     // currencies
-    "\u{e2}\u{201e}",     // trade mark
-    "\u{e2}\u{153}",      // check marks
-    "\u{e2}\u{2dc}",      // weather, faces
-    "\u{e2}\u{17e}",      // arrows
-    "\u{ef}\u{bf}\u{bd}", // replacement character
-    "\u{f0}\u{178}",      // emoji
+    "\u{c3}",               // letters of Western Europe
+    "\u{c2}",               // signs of Latin-1, no-break space
+    "\u{ce}",               // Greek
+    "\u{d0}",               // Cyrillic
+    "\u{e2}\u{20ac}",       // quotes, dashes, bullets
+    "\u{e2}\u{201a}\u{ac}", // euro sign
+    "\u{e2}\u{201e}\u{a2}", // trade mark
+    "\u{e2}\u{153}",        // check marks
+    "\u{e2}\u{2dc}",        // weather, faces
+    "\u{e2}\u{17e}",        // arrows
+    "\u{ef}\u{bf}\u{bd}",   // replacement character
+    "\u{f0}\u{178}",        // emoji
 ];
 
-/// The line as it was meant, or `None` if it is not clearly mojibake.
+/// The line as it was meant, or `None` if it is not clearly mojibake. What was misread twice
+/// is repaired twice: every repair makes the line shorter, so this ends.
 pub(super) fn repair(line: &str) -> Option<String> {
+    let mut repaired = repair_once(line)?;
+    while let Some(again) = repair_once(&repaired) {
+        repaired = again;
+    }
+    Some(repaired)
+}
+
+fn repair_once(line: &str) -> Option<String> {
     if line.is_ascii() || !LEADS.iter().any(|lead| line.contains(lead)) {
         return None;
     }
@@ -50,6 +59,7 @@ mod tests {
         assert_eq!(repair("sch\u{c3}\u{b6}n").as_deref(), Some("sch\u{f6}n"));
         assert_eq!(repair("it\u{e2}\u{20ac}\u{2122}s").as_deref(), Some("it\u{2019}s"));
         assert_eq!(repair("\u{f0}\u{178}\u{2dc}\u{20ac}").as_deref(), Some("\u{1f600}"));
+        assert_eq!(repair("\u{c3}\u{192}\u{c2}\u{a9}").as_deref(), Some("\u{e9}"));
         assert_eq!(repair("\u{e2}\u{20ac}\u{9d}").as_deref(), Some("\u{201d}"));
     }
 

@@ -2,6 +2,8 @@
 //!
 //! In order of preference at each position: a special string (if the options say so), an
 //! English contraction, letters, one number character, a run of anything else but white space.
+//! Letters and numbers are those of the Unicode version that the `regex` crate knows (16); what
+//! later versions add counts as "anything else" until that crate follows.
 
 use std::sync::LazyLock;
 

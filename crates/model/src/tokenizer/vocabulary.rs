@@ -44,22 +44,27 @@ impl Vocabulary {
     /// Reads the merge list: a header line, then one pair of tokens a line, in order of rank.
     /// `None` if a line is not a pair of tokens that exist already.
     fn parse(text: &str) -> Option<Self> {
-        let order = byte_order();
+        let letters: Vec<_> = (0u32..)
+            .zip(byte_order())
+            .map(|(id, (byte, letter))| (id, byte, format!("{letter}{WORD_END}")))
+            .collect();
         let mut byte_ids = [0; 256];
         let mut bytes = [0; 256];
-        let mut ids: HashMap<String, u32> = HashMap::with_capacity(50_000);
-        for (id, (byte, letter)) in (0u32..).zip(order) {
-            byte_ids[usize::from(byte)] = id;
-            bytes[id as usize] = byte;
-            ids.insert(letter.to_string(), id);
-            ids.insert(format!("{letter}{WORD_END}"), id + 256);
+        // Keys are slices of these strings: allocating each apart would double the time.
+        let mut ids: HashMap<&str, u32> = HashMap::with_capacity(50_000);
+        for (id, byte, letter) in &letters {
+            byte_ids[usize::from(*byte)] = *id;
+            bytes[*id as usize] = *byte;
+            ids.insert(letter.trim_end_matches(WORD_END), *id);
+            ids.insert(letter, id + 256);
         }
+        let joined = text.replace(' ', "");
         let mut merges = Vec::with_capacity(49_000);
         let mut ranks = HashMap::with_capacity(49_000);
-        for (rank, line) in (0u32..).zip(text.lines().skip(1)) {
+        for (rank, (line, joined)) in (0u32..).zip(text.lines().zip(joined.lines()).skip(1)) {
             let (left, right) = line.split_once(' ')?;
             let pair = (*ids.get(left)?, *ids.get(right)?);
-            ids.insert(format!("{left}{right}"), BYTE_IDS + rank);
+            ids.insert(joined, BYTE_IDS + rank);
             ranks.insert(key(pair), rank);
             merges.push(pair);
         }
