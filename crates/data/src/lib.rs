@@ -1,11 +1,14 @@
 //! Pictures, captions and where they come from: sources, decoding, resizing, the scene corpus.
 
+mod decode;
 pub mod picture;
 pub mod random;
+pub mod resize;
 pub mod sample;
 
-pub use picture::{Picture, PictureError};
+pub use picture::{Decoded, Limits, Note, Order, Picture, PictureError, Pixels};
 pub use random::Stream;
+pub use resize::{Area, Fit, Interpolation, Resize, crop, resize};
 pub use sample::{RawPicture, RawSample, Sample, Samples, Source};
 
 /// What went wrong while reading data.
