@@ -41,7 +41,7 @@ fn compare(arrays: &SafeTensors<'_>, array: &str, found: &Picture, lossy: bool) 
     let worst = differences.iter().max().copied().unwrap_or(0);
     let mean = differences.iter().map(|&d| f64::from(d)).sum::<f64>() / differences.len() as f64;
     if lossy {
-        assert!(worst <= 3, "{array}: worst {worst}, mean {mean:.3}");
+        assert!(worst <= 8, "{array}: worst {worst}, mean {mean:.3}");
         assert!(!array.ends_with("decoded_rgb") || mean <= 0.6, "{array}: mean {mean:.3}");
     } else {
         assert_eq!(worst, 0, "{array}: worst {worst}, mean {mean:.3}");
