@@ -4,12 +4,16 @@ pub mod certify;
 pub mod compare;
 pub mod interval;
 pub mod metrics;
+pub mod record;
+pub mod record_file;
 pub mod retrieval;
 
 pub use certify::{Certificate, certify, predict};
 pub use compare::{McNemar, Paired, holm};
 pub use interval::{Interval, IntervalMethod, clopper_pearson_lower, normal_quantile};
 pub use metrics::{Classification, ClassScore, MetricError};
+pub use record::{Check, Digests, Metrics, Record, RecordError, Reliability, Threat, Verdict};
+pub use record_file::{export_clip_benchmark, read_records, write_atomic, write_records};
 pub use retrieval::Retrieval;
 
 #[cfg(test)]

@@ -63,11 +63,6 @@ impl Retrieval {
         if let Some((index, &value)) = owner.iter().enumerate().find(|(_, o)| **o >= images) {
             return Err(MetricError::OutOfRange { index, value, limit: images });
         }
-        // A NaN must not look like a good match: it stands behind everything.
-        let score = |t: usize, i: usize| {
-            let value = score(t, i);
-            if value.is_nan() { f32::NEG_INFINITY } else { value }
-        };
         let own: Vec<f32> = owner.iter().enumerate().map(|(t, &i)| score(t, i)).collect();
         let mut captions = vec![Vec::new(); images];
         for (t, &i) in owner.iter().enumerate() {
@@ -153,9 +148,10 @@ impl Retrieval {
     }
 }
 
-/// Whether a candidate comes before another: greater score, or equal score and lower index.
-fn stands_before(score: f32, index: usize, other: f32, other_index: usize) -> bool {
-    score > other || (score == other && index < other_index)
+/// Whether a candidate comes before the one searched for: greater score, or equal score and lower
+/// index. A score that is no number must not look like a good match: it stands behind everything.
+fn stands_before(score: f32, index: usize, own: f32, own_index: usize) -> bool {
+    own.is_nan() || score > own || (score == own && index < own_index)
 }
 
 fn enough(k: usize, candidates: usize) -> Result<(), MetricError> {
@@ -164,7 +160,7 @@ fn enough(k: usize, candidates: usize) -> Result<(), MetricError> {
 
 fn share(flags: impl Iterator<Item = bool>) -> Option<f64> {
     let (hits, all) = flags.fold((0, 0), |(hits, all), hit| (hits + usize::from(hit), all + 1));
-    (all > 0).then(|| f64::from(hits) / f64::from(all))
+    (all > 0).then(|| hits as f64 / all as f64)
 }
 
 /// Inner product in eight running sums: fast, and in one fixed order, so that the same pair has
@@ -206,7 +202,7 @@ mod tests {
             }
             let (hits, all) =
                 by_scores.clusters(k).iter().fold((0, 0), |s, c| (s.0 + c.0, s.1 + c.1));
-            assert_eq!(Some(f64::from(hits as u32) / all as f64), by_scores.image_recall(k).unwrap());
+            assert_eq!(Some(hits as f64 / all as f64), by_scores.image_recall(k).unwrap());
         }
     }
 
@@ -233,6 +229,10 @@ mod tests {
     fn a_score_that_is_no_number_comes_last() {
         let ranks = Retrieval::from_scores(&[f32::NAN, 0.1, 0.2], 3, &[0]).unwrap();
         assert_eq!(ranks.image_rank, [2]);
+        let ranks = Retrieval::from_scores(&[f32::NAN; 3], 3, &[0]).unwrap();
+        assert_eq!(ranks.image_rank, [2]);
+        let ranks = Retrieval::from_scores(&[f32::NAN, 0.1, f32::NAN], 3, &[1]).unwrap();
+        assert_eq!(ranks.image_rank, [0]);
     }
 
     #[test]
