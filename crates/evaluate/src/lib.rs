@@ -6,6 +6,7 @@ pub mod interval;
 pub mod metrics;
 pub mod record;
 pub mod record_file;
+pub mod report;
 pub mod retrieval;
 
 pub use certify::{Certificate, certify, predict};
@@ -14,6 +15,7 @@ pub use interval::{Interval, IntervalMethod, clopper_pearson_lower, normal_quant
 pub use metrics::{Classification, ClassScore, MetricError};
 pub use record::{Check, Digests, Metrics, Record, RecordError, Reliability, Threat, Verdict};
 pub use record_file::{export_clip_benchmark, read_records, write_atomic, write_records};
+pub use report::Report;
 pub use retrieval::Retrieval;
 
 #[cfg(test)]

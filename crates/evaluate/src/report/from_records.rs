@@ -1,0 +1,301 @@
+//! From records to a report: which number is the headline, and what stands beside it.
+
+use super::{
+    Axis, Block, Cell, Comparison, Headline, LineChart, Point, Report, Reproduce, Section, Series,
+    Share, Table, ThreatModel, Tone, number,
+};
+use crate::record::{Check, HONEST, PUBLISHED, Record, Reliability, Threat, Verdict, WORST_CASE};
+use std::collections::BTreeMap;
+
+/// What no interval covers; true of every robust accuracy.
+const LIMITS: [&str; 3] = [
+    "A robust accuracy is an upper bound: an attack that nobody has tried yet may still get through.",
+    "The intervals cover the choice of the pictures. They do not cover an attack that was too weak, \
+     the choice of the seed, or pictures of another kind.",
+    "Only changes within the stated radius were tried. Other changes, such as stickers, blur or \
+     rotations, are another question.",
+];
+
+impl Report {
+    /// The report of an evaluation: the worst case as headline, every record in a table, published
+    /// and honest protocol side by side, accuracy over radius where radii vary.
+    pub fn from_records(title: impl Into<String>, records: &[Record]) -> Self {
+        let mut report = Self { title: title.into(), ..Self::default() };
+        let Some(main) = headline_record(records) else { return report };
+        report.kicker = [main.model_fullname(), main.dataset.clone()]
+            .into_iter()
+            .filter(|part| !part.is_empty())
+            .collect::<Vec<_>>()
+            .join(" · ");
+        report.headline = headline(main, records);
+        report.checks = main.checks.clone();
+        if !main.is_clean() {
+            report.threat = main.threat.as_ref().map(threat_model);
+            report.explanation = explanation(main);
+            report.limits = LIMITS.iter().map(|limit| (*limit).to_owned()).collect();
+        }
+        let compared = comparisons(records);
+        if !compared.is_empty() {
+            report.sections.push(Section::new("Two ways to measure", compared));
+        }
+        let mut blocks = vec![Block::Table(Table::of_records(records))];
+        blocks.extend(over_eps(records).map(Block::Lines));
+        report.sections.push(Section::new("All results", blocks));
+        report.reproduce = reproduce(main);
+        report
+    }
+}
+
+impl Table {
+    /// Records as a table; a column in which all records agree is left out.
+    pub fn of_records(records: &[Record]) -> Self {
+        type Column = (&'static str, fn(&Record) -> String);
+        let columns: [Column; 7] = [
+            ("model", Record::model_fullname),
+            ("data", |r| r.dataset.clone()),
+            ("defence", |r| r.defence.clone()),
+            ("attack", |r| r.attack.clone()),
+            ("radius", |r| r.threat.as_ref().map_or(String::new(), radius)),
+            ("gradient", |r| r.gradient.clone().unwrap_or_default()),
+            ("protocol", |r| r.protocol.clone()),
+        ];
+        let varies = |of: &fn(&Record) -> String| {
+            records.first().is_some_and(|first| records.iter().any(|r| of(r) != of(first)))
+        };
+        let shown: Vec<Column> =
+            columns.into_iter().filter(|(name, of)| *name == "attack" || varies(of)).collect();
+        let mut headings: Vec<&str> = shown.iter().map(|(name, _)| *name).collect();
+        headings.extend(["accuracy", "lost to attack", "pictures"]);
+        let mut table = Self::new("", &headings);
+        for record in records {
+            let mut cells: Vec<Cell> = shown
+                .iter()
+                .map(|(_, of)| match of(record) {
+                    text if text.is_empty() => Cell::Missing,
+                    text => Cell::Text(text),
+                })
+                .collect();
+            cells.push(Cell::Share(Share::of(record)));
+            let loss = record.base.zip(record.share()).filter(|_| !record.is_clean());
+            cells.push(loss.map_or(Cell::Missing, |(base, share)| Cell::Points(share - base)));
+            cells.push(if record.n > 0 { Cell::Count(record.n as u64) } else { Cell::Missing });
+            if record.attack == WORST_CASE {
+                table.strong_row(cells);
+            } else {
+                table.row(cells);
+            }
+        }
+        table.note = "Accuracy in percent of all pictures, with its interval. Lost to the attack: \
+                      percentage points below the accuracy on the same pictures unchanged."
+            .into();
+        table
+    }
+}
+
+/// The honest worst case, else any worst case, else the attacked record with the least left, else
+/// the first.
+fn headline_record(records: &[Record]) -> Option<&Record> {
+    let share = |record: &Record| record.share().unwrap_or(f64::INFINITY);
+    let worst = |honest: bool| {
+        records
+            .iter()
+            .filter(|r| r.attack == WORST_CASE && (!honest || r.protocol == HONEST))
+            .max_by_key(|r| r.is_defended())
+    };
+    let attacked = records.iter().filter(|r| !r.is_clean());
+    worst(true)
+        .or_else(|| worst(false))
+        .or_else(|| attacked.min_by(|a, b| share(a).total_cmp(&share(b))))
+        .or_else(|| records.first())
+}
+
+fn headline(main: &Record, records: &[Record]) -> Headline {
+    let share = Share::of(main);
+    let counted = match share.counts {
+        Some((k, n)) => format!(
+            "{} of {} pictures ({}, 95% interval {})",
+            number::count(k as u64),
+            number::count(n as u64),
+            share.percent(),
+            share.range()
+        ),
+        None => format!("{} of the pictures", share.percent()),
+    };
+    let survived = match main.attack.as_str() {
+        WORST_CASE => "every attack".to_owned(),
+        attack => format!("the attack {attack}"),
+    };
+    let at = main.threat.as_ref().map_or(String::new(), |threat| format!("At {}, ", radius(threat)));
+    let sentence = if main.is_clean() {
+        format!("{counted} are classified right.")
+    } else {
+        format!("{at}{counted} survive {survived}.")
+    };
+    let clean = records.iter().find(|r| r.is_clean() && r.defence == main.defence);
+    let published = records.iter().find(|r| {
+        r.protocol == PUBLISHED && !r.is_clean() && r.defence == main.defence && *r != main
+    });
+    let reliability = (!main.is_clean()).then(|| Reliability::of(&main.checks));
+    let tone = tone(main, reliability);
+    let mut strip = Vec::new();
+    if !main.is_clean() {
+        strip.extend(clean.map(|r| ("clean".to_owned(), Share::of(r), Tone::Neutral)));
+        let name = "published protocol".to_owned();
+        strip.extend(published.map(|r| (name, Share::of(r), Tone::Mixed)));
+        let name = if main.attack == WORST_CASE { "worst case" } else { "under attack" };
+        strip.push((name.to_owned(), share, tone));
+    }
+    let caption = match (main.is_clean(), main.attack == WORST_CASE) {
+        (true, _) => "of the pictures are classified right",
+        (_, true) => "of the pictures are still classified right after every attack",
+        _ => "of the pictures are still classified right after the attack",
+    };
+    Headline {
+        sentence,
+        tone,
+        figure: Some((share, caption.into())),
+        reliability,
+        strip,
+        ..Headline::default()
+    }
+}
+
+/// Good when four fifths of the clean accuracy are left, bad below two fifths; a number that
+/// cannot be trusted is never good news.
+fn tone(main: &Record, reliability: Option<Reliability>) -> Tone {
+    let Some(share) = main.share().filter(|_| !main.is_clean()) else { return Tone::Neutral };
+    let left = share / main.base.unwrap_or(1.0).max(1e-9);
+    match reliability {
+        _ if left < 0.4 => Tone::Bad,
+        Some(Reliability::NotReliable) => Tone::Bad,
+        Some(Reliability::Plausible) if left >= 0.8 => Tone::Good,
+        _ => Tone::Mixed,
+    }
+}
+
+fn explanation(main: &Record) -> Vec<String> {
+    let mut texts = vec![
+        "An attacker changed every picture a little, so little that people still see the same \
+         thing, in order to make the model give a wrong answer. The number above is the share of \
+         all pictures that the model still gets right."
+            .to_owned(),
+    ];
+    if main.attack == WORST_CASE {
+        texts.push(
+            "Several attacks were tried on every picture. A picture counts as right only if it was \
+             right at the start and stayed right under each of them."
+                .into(),
+        );
+    }
+    let bad = main.checks.iter().filter(|c| matches!(c.verdict, Verdict::Fail | Verdict::Suspect));
+    let names: Vec<String> = bad.map(|check: &Check| format!("{} {}", check.id, check.name)).collect();
+    if !names.is_empty() {
+        texts.push(format!(
+            "Some checks suggest that the attack was weaker than it should be ({}). The true number \
+             may be lower.",
+            names.join("; ")
+        ));
+    }
+    texts
+}
+
+fn threat_model(threat: &Threat) -> ThreatModel {
+    ThreatModel {
+        goal: "any wrong answer".into(),
+        knowledge: "everything: weights, classes, defence".into(),
+        capability: format!("changes of at most {} ({})", radius(threat), threat.space),
+        more: Vec::new(),
+    }
+}
+
+/// `linf 4/255`, `l2 0.5`, `linf without bound`.
+pub(crate) fn radius(threat: &Threat) -> String {
+    let size = match threat.eps {
+        None => "without bound".into(),
+        Some(eps) => fraction(eps),
+    };
+    format!("{} {size}", threat.norm).trim().to_owned()
+}
+
+/// A radius as the field writes it: in steps of 1/255 where it is one.
+fn fraction(eps: f64) -> String {
+    let steps = eps * 255.0;
+    if eps > 0.0 && steps <= 255.0 && (steps - steps.round()).abs() < 1e-6 {
+        return format!("{}/255", steps.round());
+    }
+    number::number(eps, 3).trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+fn comparisons(records: &[Record]) -> Vec<Block> {
+    let published = records.iter().filter(|r| r.protocol == PUBLISHED && !r.is_clean());
+    published
+        .filter_map(|published| {
+            let honest = records.iter().find(|r| {
+                r.attack == WORST_CASE && r.protocol == HONEST && r.defence == published.defence
+            })?;
+            Some(Block::Comparison(Comparison::of(published, honest)))
+        })
+        .collect()
+}
+
+/// Accuracy over the radius, a curve for each system and attack that has three radii or more.
+fn over_eps(records: &[Record]) -> Option<LineChart> {
+    let mut curves: BTreeMap<(&str, &str, &str), Vec<&Record>> = BTreeMap::new();
+    for record in records.iter().filter(|r| !r.is_clean()) {
+        if record.threat.as_ref().is_some_and(|threat| threat.eps.is_some()) {
+            let key = (record.defence.as_str(), record.attack.as_str(), record.protocol.as_str());
+            curves.entry(key).or_default().push(record);
+        }
+    }
+    let several = curves.keys().any(|key| Some(key.0) != curves.keys().next().map(|k| k.0));
+    let mut chart = LineChart {
+        title: "How accuracy falls as the attacker may change more".into(),
+        note: "Bands: 95% intervals. Accuracy must not rise with the radius and must reach zero."
+            .into(),
+        x: Axis::linear("largest change of a pixel"),
+        y: Axis::percent("accuracy"),
+        ..LineChart::default()
+    };
+    for ((defence, attack, _), curve) in curves {
+        let mut points: Vec<Point> = curve.iter().filter_map(|r| point(r)).collect();
+        points.sort_by(|a, b| a.x.total_cmp(&b.x));
+        points.dedup_by(|a, b| a.x == b.x);
+        if points.len() < 3 {
+            continue;
+        }
+        let clean = records.iter().find(|r| r.is_clean() && r.defence == defence);
+        if let Some(start) = clean.and_then(point).filter(|_| points[0].x > 0.0) {
+            points.insert(0, start);
+        }
+        for point in &points {
+            if !chart.x.ticks.iter().any(|(at, _)| *at == point.x) {
+                chart.x.ticks.push((point.x, fraction(point.x)));
+            }
+        }
+        let name = if several { format!("{attack}, {defence}") } else { attack.to_owned() };
+        chart.series.push(Series { name, points });
+    }
+    chart.x.ticks.sort_by(|a, b| a.0.total_cmp(&b.0));
+    (!chart.series.is_empty()).then_some(chart)
+}
+
+fn point(record: &Record) -> Option<Point> {
+    let x = record.threat.as_ref().and_then(|threat| threat.eps).unwrap_or(0.0);
+    let interval = record.interval.map(|interval| (interval.low, interval.high));
+    Some(Point { x, y: record.share()?, interval })
+}
+
+fn reproduce(main: &Record) -> Reproduce {
+    let digests = &main.digests;
+    let named = [
+        ("model", &digests.model),
+        ("data", &digests.data),
+        ("head", &digests.head),
+        ("plan", &digests.plan),
+    ];
+    let digests = named
+        .into_iter()
+        .filter_map(|(name, digest)| Some((name.to_owned(), digest.clone()?)))
+        .collect();
+    Reproduce { command: String::new(), seed: main.seed, version: main.version.clone(), digests }
+}
