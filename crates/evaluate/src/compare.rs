@@ -75,12 +75,17 @@ impl McNemar {
     pub fn new(b: usize, c: usize) -> Self {
         let (total, fewer) = (b + c, b.min(c));
         if total == 0 {
-            return Self { exact: 1.0, mid_p: 1.0, a_better: 1.0, chi2_corrected: None, chi2: None };
+            return Self {
+                exact: 1.0,
+                mid_p: 1.0,
+                a_better: 1.0,
+                chi2_corrected: None,
+                chi2: None,
+            };
         }
         let exact = (2.0 * binomial_cdf(fewer, total, 0.5)).min(1.0);
-        let at_fewer = (ln_binomial(total as u64, fewer as u64)
-            - total as f64 * std::f64::consts::LN_2)
-            .exp();
+        let at_fewer =
+            (ln_binomial(total as u64, fewer as u64) - total as f64 * std::f64::consts::LN_2).exp();
         // The correction takes the whole step at min(b, c) from the two-sided value, also where
         // that value was cut at 1, as the reference program does.
         let mid_p = exact - at_fewer;

@@ -76,8 +76,8 @@ impl Interval {
         let denominator = 2.0 * (count + z * z);
         let centre = 2.0 * count * share + z * z;
         let root = |sign: f64| {
-            let inner = z * z - sign * 2.0 - 1.0 / count
-                + 4.0 * share * (count * (1.0 - share) + sign);
+            let inner =
+                z * z - sign * 2.0 - 1.0 / count + 4.0 * share * (count * (1.0 - share) + sign);
             inner.max(0.0).sqrt()
         };
         let low = (centre - 1.0 - z * root(1.0)) / denominator;

@@ -12,7 +12,7 @@ pub mod retrieval;
 pub use certify::{Certificate, certify, predict};
 pub use compare::{McNemar, Paired, holm};
 pub use interval::{Interval, IntervalMethod, clopper_pearson_lower, normal_quantile};
-pub use metrics::{Classification, ClassScore, MetricError};
+pub use metrics::{ClassScore, Classification, MetricError};
 pub use record::{Check, Digests, Metrics, Record, RecordError, Reliability, Threat, Verdict};
 pub use record_file::{export_clip_benchmark, read_records, write_atomic, write_records};
 pub use report::Report;

@@ -19,7 +19,8 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), RecordError> {
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(io(path))?;
     file.write_all(bytes).map_err(io(path))?;
     file.as_file().sync_all().map_err(io(path))?;
-    file.persist(path).map_err(|error| RecordError::Io { path: path.into(), source: error.error })?;
+    file.persist(path)
+        .map_err(|error| RecordError::Io { path: path.into(), source: error.error })?;
     Ok(())
 }
 
@@ -168,9 +169,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let attacked = Record { attack: "pgd".into(), ..record() };
         let purified = Record { defence: "clipure-cos:steps=10".into(), ..record() };
-        let paths =
-            export_clip_benchmark(folder.path(), &[record(), attacked, purified]).unwrap();
-        let names: Vec<_> = paths.iter().map(|p| p.file_name().unwrap().to_str().unwrap()).collect();
+        let paths = export_clip_benchmark(folder.path(), &[record(), attacked, purified]).unwrap();
+        let names: Vec<_> =
+            paths.iter().map(|p| p.file_name().unwrap().to_str().unwrap()).collect();
         assert_eq!(
             names,
             [

@@ -77,11 +77,14 @@ impl Laid {
         settle: bool,
     ) -> Self {
         let fits = |v: &f64| v.is_finite() && (axis.scale == Scale::Linear || *v > 0.0);
-        let (mut low, mut high) = axis.range.filter(|(low, high)| low < high).unwrap_or_else(|| {
-            values.filter(fits).fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
-                (low.min(value), high.max(value))
-            })
-        });
+        let (mut low, mut high) =
+            axis.range.filter(|(low, high)| low < high).unwrap_or_else(|| {
+                values
+                    .filter(fits)
+                    .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
+                        (low.min(value), high.max(value))
+                    })
+            });
         if low > high {
             (low, high) = (0.0, 1.0);
         }
@@ -93,6 +96,10 @@ impl Laid {
                 Scale::Linear => (low - 0.5 * low.abs().max(1.0), high + 0.5 * high.abs().max(1.0)),
                 Scale::Log => (low / 2.0, high * 2.0),
             };
+        }
+        // A quantity that begins near zero is read from zero: steps, counts, radii.
+        if axis.range.is_none() && axis.scale == Scale::Linear && low > 0.0 && low < 0.05 * high {
+            low = 0.0;
         }
         let mut ticks = axis.ticks.clone();
         if ticks.is_empty() {
@@ -183,7 +190,10 @@ mod tests {
     #[test]
     fn places() {
         let laid = Laid::new(&Axis::log(""), [1.0, 100.0].into_iter(), (0.0, 10.0), 5, false);
-        assert_eq!((laid.place(10.0), laid.place(0.0), laid.place(1e9)), (Some(5.0), None, Some(10.0)));
+        assert_eq!(
+            (laid.place(10.0), laid.place(0.0), laid.place(1e9)),
+            (Some(5.0), None, Some(10.0))
+        );
         assert_eq!(laid.place(f64::NAN), None);
         let flat = Laid::new(&Axis::linear(""), [3.0].into_iter(), (0.0, 10.0), 5, true);
         assert!(flat.place(3.0).is_some_and(|x| x > 0.0 && x < 10.0));

@@ -153,7 +153,8 @@ impl LineChart {
 
     /// Whether the vertical axis should begin at zero: the eye compares heights.
     pub(crate) fn from_zero(&self) -> bool {
-        let lowest = self.series.iter().flat_map(|s| &s.points).map(|p| p.y).fold(f64::NAN, f64::min);
+        let lowest =
+            self.series.iter().flat_map(|s| &s.points).map(|p| p.y).fold(f64::NAN, f64::min);
         self.y.scale == Scale::Linear && lowest >= 0.0
     }
 }
@@ -210,7 +211,9 @@ impl BarChart {
             let mut svg = format!("<svg class=\"hbar {class}\" aria-hidden=\"true\">");
             if let Some(value) = value {
                 let width = at(value);
-                svg += &format!("<rect class=\"fill\" width=\"{width}%\" y=\"15%\" height=\"70%\" rx=\"2\"/>");
+                svg += &format!(
+                    "<rect class=\"fill\" width=\"{width}%\" y=\"15%\" height=\"70%\" rx=\"2\"/>"
+                );
             }
             if let Some((low, high)) = bar.interval {
                 let (low, high) = (at(low), at(high));

@@ -7,8 +7,17 @@ use super::{
     number::coordinate as c,
 };
 
-/// Advance of a letter at the charts' 13 pixels, a little generous.
-const LETTER: f64 = 7.2;
+/// Pixels a text takes at the charts' 15 pixels, by a wide font: what is wrong here overlaps there.
+fn advance(text: &str) -> f64 {
+    let of = |c: char| match c {
+        '.' | ',' | ' ' | '/' | 'i' | 'l' | 'I' | '-' => 5.2,
+        '%' | 'm' | 'w' | 'M' | 'W' => 14.4,
+        c if c.is_ascii() => 9.4,
+        _ => 15.0,
+    };
+    text.chars().map(of).sum()
+}
+
 /// Colours and marks that the style sheet defines.
 const COLOURS: usize = 6;
 
@@ -20,16 +29,16 @@ pub(crate) struct Labels {
 impl Labels {
     /// Labels, if there are several curves, few enough, with names short enough.
     pub(crate) fn fitting(chart: &LineChart) -> Option<Self> {
-        let longest = chart.series.iter().map(|s| s.name.chars().count()).max()?;
-        let fits = (2..=5).contains(&chart.series.len()) && longest <= 20;
-        fits.then(|| Self { width: longest as f64 * LETTER + 14.0 })
+        let longest = chart.series.iter().map(|s| advance(&s.name)).fold(0.0, f64::max);
+        let fits = (2..=5).contains(&chart.series.len()) && longest <= 170.0;
+        fits.then_some(Self { width: longest + 14.0 })
     }
 }
 
 /// The chart, `width` pixels wide.
 pub(crate) fn svg(chart: &LineChart, width: f64, labels: Option<Labels>) -> String {
-    let height = if width > 400.0 { 320.0 } else { 270.0 };
-    let (top, bottom) = (30.0, height - 46.0);
+    let height = if width > 400.0 { 340.0 } else { 290.0 };
+    let (top, bottom) = (36.0, height - 52.0);
     let values = chart.series.iter().flat_map(|s| &s.points).flat_map(|p| {
         let (low, high) = p.interval.unwrap_or((p.y, p.y));
         [p.y, low, high]
@@ -37,9 +46,11 @@ pub(crate) fn svg(chart: &LineChart, width: f64, labels: Option<Labels>) -> Stri
     let zero = chart.from_zero().then_some(0.0);
     let rules = chart.rules.iter().map(|(at, _)| *at);
     let y = Laid::new(&chart.y, values.chain(rules).chain(zero), (bottom, top), 5, true);
-    let longest = y.ticks.iter().map(|(_, label)| label.chars().count()).max().unwrap_or(1);
-    let left = longest as f64 * LETTER + 10.0;
-    let right = width - labels.as_ref().map_or(14.0, |labels| labels.width);
+    let left = y.ticks.iter().map(|(_, label)| advance(label)).fold(0.0, f64::max) + 12.0;
+    // Half of the last label stands beyond the axis' end.
+    let last = chart.x.ticks.last().map_or(40.0, |(_, label)| advance(label));
+    let margin = (last / 2.0).max(labels.as_ref().map_or(0.0, |labels| labels.width));
+    let right = width - margin;
     let across = chart.series.iter().flat_map(|s| &s.points).map(|p| p.x);
     let x = Laid::new(&chart.x, across, (left, right), if width > 400.0 { 6 } else { 4 }, false);
 
@@ -51,7 +62,11 @@ pub(crate) fn svg(chart: &LineChart, width: f64, labels: Option<Labels>) -> Stri
     );
     out += &frame(chart, &x, &y, (left, right, bottom));
     for (index, series) in chart.series.iter().enumerate() {
-        out += &format!("<g class=\"s{}\">{}</g>", index % COLOURS, draw(chart, series, index, &x, &y));
+        out += &format!(
+            "<g class=\"s{}\">{}</g>",
+            index % COLOURS,
+            draw(chart, series, index, &x, &y)
+        );
     }
     if labels.is_some() {
         out += &end_labels(chart, &x, &y, (top, bottom));
@@ -74,10 +89,8 @@ pub(crate) fn legend(chart: &LineChart) -> String {
 }
 
 fn frame(chart: &LineChart, x: &Laid, y: &Laid, (left, right, bottom): (f64, f64, f64)) -> String {
-    let mut out = format!(
-        "<text class=\"axis\" x=\"0\" y=\"14\">{}</text>",
-        escape::html(&chart.y.label)
-    );
+    let mut out =
+        format!("<text class=\"axis\" x=\"0\" y=\"15\">{}</text>", escape::html(&chart.y.label));
     for (at, label) in &y.ticks {
         let Some(place) = y.place(*at) else { continue };
         let class = if (place - bottom).abs() < 0.01 { "base" } else { "grid" };
@@ -88,14 +101,14 @@ fn frame(chart: &LineChart, x: &Laid, y: &Laid, (left, right, bottom): (f64, f64
             c(right),
             c(place),
             c(left - 8.0),
-            c(place + 4.5),
+            c(place + 5.0),
             escape::html(label)
         );
     }
     let mut taken = f64::NEG_INFINITY;
     for (at, label) in &x.ticks {
         let Some(place) = x.place(*at) else { continue };
-        let half = label.chars().count() as f64 * LETTER / 2.0;
+        let half = advance(label) / 2.0;
         // Ticks may crowd (powers of two on a linear axis); their labels must not.
         let text = if place - half > taken + 6.0 { escape::html(label) } else { String::new() };
         if !text.is_empty() {
@@ -107,13 +120,13 @@ fn frame(chart: &LineChart, x: &Laid, y: &Laid, (left, right, bottom): (f64, f64
             c(place),
             c(bottom),
             c(bottom + 5.0),
-            c(bottom + 20.0)
+            c(bottom + 22.0)
         );
     }
     out += &format!(
         "<text class=\"axis\" x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>",
         c(right),
-        c(bottom + 40.0),
+        c(bottom + 46.0),
         escape::html(&chart.x.label)
     );
     for (at, label) in &chart.rules {
@@ -135,10 +148,13 @@ fn frame(chart: &LineChart, x: &Laid, y: &Laid, (left, right, bottom): (f64, f64
 fn draw(chart: &LineChart, series: &Series, index: usize, x: &Laid, y: &Laid) -> String {
     let mut out = String::new();
     for run in runs(series, x, y) {
-        let banded: Vec<_> = run.iter().filter_map(|(px, _, p)| {
-            let (low, high) = p.interval?;
-            Some((*px, y.place(low)?, y.place(high)?))
-        }).collect();
+        let banded: Vec<_> = run
+            .iter()
+            .filter_map(|(px, _, p)| {
+                let (low, high) = p.interval?;
+                Some((*px, y.place(low)?, y.place(high)?))
+            })
+            .collect();
         if banded.len() > 1 {
             let upper = banded.iter().map(|(px, _, high)| (*px, *high));
             let lower = banded.iter().rev().map(|(px, low, _)| (*px, *low));
@@ -209,20 +225,25 @@ fn mark(index: usize, x: f64, y: f64) -> String {
 
 /// Each curve's name at its right end, moved apart where two would touch.
 fn end_labels(chart: &LineChart, x: &Laid, y: &Laid, (top, bottom): (f64, f64)) -> String {
-    let mut ends: Vec<(f64, f64, usize)> = chart.series.iter().enumerate().filter_map(|(i, s)| {
-        let (px, py, _) = *runs(s, x, y).last()?.last()?;
-        Some((px, py, i))
-    }).collect();
+    let mut ends: Vec<(f64, f64, usize)> = chart
+        .series
+        .iter()
+        .enumerate()
+        .filter_map(|(i, s)| {
+            let (px, py, _) = *runs(s, x, y).last()?.last()?;
+            Some((px, py, i))
+        })
+        .collect();
     ends.sort_by(|a, b| a.1.total_cmp(&b.1).then(a.2.cmp(&b.2)));
     let mut floor = top;
     for end in &mut ends {
         end.1 = end.1.max(floor);
-        floor = end.1 + 16.0;
+        floor = end.1 + 18.0;
     }
     let mut ceiling = bottom;
     for end in ends.iter_mut().rev() {
         end.1 = end.1.min(ceiling);
-        ceiling = end.1 - 16.0;
+        ceiling = end.1 - 18.0;
     }
     let label = |(px, py, index): &(f64, f64, usize)| {
         let name = escape::html(&chart.series[*index].name);
@@ -230,7 +251,7 @@ fn end_labels(chart: &LineChart, x: &Laid, y: &Laid, (top, bottom): (f64, f64)) 
             "<text class=\"name s{}\" x=\"{}\" y=\"{}\">{name}</text>",
             index % COLOURS,
             c(px + 9.0),
-            c(py + 4.5)
+            c(py + 5.0)
         )
     };
     ends.iter().map(label).collect()

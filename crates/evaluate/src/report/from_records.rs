@@ -4,7 +4,9 @@ use super::{
     Axis, Block, Cell, Comparison, Headline, LineChart, Point, Report, Reproduce, Section, Series,
     Share, Table, ThreatModel, Tone, number,
 };
-use crate::record::{Check, HONEST, PUBLISHED, Record, Reliability, Threat, Verdict, WORST_CASE};
+use crate::record::{
+    Check, HONEST, NO_DEFENCE, PUBLISHED, Record, Reliability, Threat, Verdict, WORST_CASE,
+};
 use std::collections::BTreeMap;
 
 /// What no interval covers; true of every robust accuracy.
@@ -28,7 +30,7 @@ impl Report {
             .collect::<Vec<_>>()
             .join(" · ");
         report.headline = headline(main, records);
-        report.checks = main.checks.clone();
+        report.checks = all_checks(main, records);
         if !main.is_clean() {
             report.threat = main.threat.as_ref().map(threat_model);
             report.explanation = explanation(main);
@@ -36,9 +38,22 @@ impl Report {
         }
         let compared = comparisons(records);
         if !compared.is_empty() {
-            report.sections.push(Section::new("Two ways to measure", compared));
+            report
+                .sections
+                .push(Section::new("The published protocol and the honest one", compared));
         }
-        let mut blocks = vec![Block::Table(Table::of_records(records))];
+        // Other radii are what the curve is for; in the table they would hide the comparison.
+        let (here, elsewhere): (Vec<Record>, Vec<Record>) = records
+            .iter()
+            .cloned()
+            .partition(|r| r.is_clean() || main.is_clean() || r.threat == main.threat);
+        let mut blocks = vec![Block::Table(Table::of_records(&here))];
+        if !elsewhere.is_empty() {
+            let mut table = Table::of_records(&elsewhere);
+            (table.title, table.note) = ("Other radii".into(), String::new());
+            table.rows.iter_mut().for_each(|row| row.strong = false);
+            blocks.push(Block::Table(table));
+        }
         blocks.extend(over_eps(records).map(Block::Lines));
         report.sections.push(Section::new("All results", blocks));
         report.reproduce = reproduce(main);
@@ -47,27 +62,48 @@ impl Report {
 }
 
 impl Table {
-    /// Records as a table; a column in which all records agree is left out.
+    /// Records as a table, grouped by defence in the order of their first record; a column in
+    /// which all records agree is left out.
     pub fn of_records(records: &[Record]) -> Self {
         type Column = (&'static str, fn(&Record) -> String);
-        let columns: [Column; 7] = [
+        let columns: [Column; 6] = [
             ("model", Record::model_fullname),
             ("data", |r| r.dataset.clone()),
-            ("defence", |r| r.defence.clone()),
-            ("attack", |r| r.attack.clone()),
+            ("attack", |r| if r.is_clean() { "none (clean)".into() } else { r.attack.clone() }),
             ("radius", |r| r.threat.as_ref().map_or(String::new(), radius)),
             ("gradient", |r| r.gradient.clone().unwrap_or_default()),
-            ("protocol", |r| r.protocol.clone()),
+            ("protocol", |r| if r.is_clean() { String::new() } else { r.protocol.clone() }),
         ];
+        // An empty text says nothing, so it is no difference.
         let varies = |of: &fn(&Record) -> String| {
-            records.first().is_some_and(|first| records.iter().any(|r| of(r) != of(first)))
+            let mut said = records.iter().map(of).filter(|text| !text.is_empty());
+            said.next().is_some_and(|first| said.any(|text| text != first))
         };
         let shown: Vec<Column> =
             columns.into_iter().filter(|(name, of)| *name == "attack" || varies(of)).collect();
         let mut headings: Vec<&str> = shown.iter().map(|(name, _)| *name).collect();
-        headings.extend(["accuracy", "lost to attack", "pictures"]);
+        headings.extend(["accuracy", "lost", "pictures"]);
         let mut table = Self::new("", &headings);
+        let mut defences: Vec<&str> = Vec::new();
         for record in records {
+            if !defences.contains(&record.defence.as_str()) {
+                defences.push(&record.defence);
+            }
+        }
+        let grouped = defences.iter().flat_map(|defence| {
+            let name = if *defence == NO_DEFENCE { "no defence" } else { defence };
+            let of_it = records.iter().filter(move |r| r.defence == *defence);
+            std::iter::once(Err(name)).chain(of_it.map(Ok))
+        });
+        for line in grouped {
+            let record = match line {
+                Ok(record) => record,
+                Err(_) if defences.len() < 2 => continue,
+                Err(name) => {
+                    table.group(name);
+                    continue;
+                }
+            };
             let mut cells: Vec<Cell> = shown
                 .iter()
                 .map(|(_, of)| match of(record) {
@@ -85,8 +121,8 @@ impl Table {
                 table.row(cells);
             }
         }
-        table.note = "Accuracy in percent of all pictures, with its interval. Lost to the attack: \
-                      percentage points below the accuracy on the same pictures unchanged."
+        table.note = "Accuracy in percent of all pictures, with its interval. Lost: percentage \
+                      points below the accuracy on the same pictures unchanged."
             .into();
         table
     }
@@ -100,6 +136,8 @@ fn headline_record(records: &[Record]) -> Option<&Record> {
         records
             .iter()
             .filter(|r| r.attack == WORST_CASE && (!honest || r.protocol == HONEST))
+            // Of several the first one: a plan names the radius it is about first.
+            .rev()
             .max_by_key(|r| r.is_defended())
     };
     let attacked = records.iter().filter(|r| !r.is_clean());
@@ -117,7 +155,7 @@ fn headline(main: &Record, records: &[Record]) -> Headline {
             number::count(k as u64),
             number::count(n as u64),
             share.percent(),
-            share.range()
+            share.range().replace('–', " to ")
         ),
         None => format!("{} of the pictures", share.percent()),
     };
@@ -125,7 +163,8 @@ fn headline(main: &Record, records: &[Record]) -> Headline {
         WORST_CASE => "every attack".to_owned(),
         attack => format!("the attack {attack}"),
     };
-    let at = main.threat.as_ref().map_or(String::new(), |threat| format!("At {}, ", radius(threat)));
+    let at =
+        main.threat.as_ref().map_or(String::new(), |threat| format!("At {}, ", radius(threat)));
     let sentence = if main.is_clean() {
         format!("{counted} are classified right.")
     } else {
@@ -188,7 +227,8 @@ fn explanation(main: &Record) -> Vec<String> {
         );
     }
     let bad = main.checks.iter().filter(|c| matches!(c.verdict, Verdict::Fail | Verdict::Suspect));
-    let names: Vec<String> = bad.map(|check: &Check| format!("{} {}", check.id, check.name)).collect();
+    let names: Vec<String> =
+        bad.map(|check: &Check| format!("{} {}", check.id, check.name)).collect();
     if !names.is_empty() {
         texts.push(format!(
             "Some checks suggest that the attack was weaker than it should be ({}). The true number \
@@ -214,7 +254,8 @@ pub(crate) fn radius(threat: &Threat) -> String {
         None => "without bound".into(),
         Some(eps) => fraction(eps),
     };
-    format!("{} {size}", threat.norm).trim().to_owned()
+    // The two belong on one line.
+    format!("{}\u{a0}{size}", threat.norm).trim().to_owned()
 }
 
 /// A radius as the field writes it: in steps of 1/255 where it is one.
@@ -231,9 +272,19 @@ fn comparisons(records: &[Record]) -> Vec<Block> {
     published
         .filter_map(|published| {
             let honest = records.iter().find(|r| {
-                r.attack == WORST_CASE && r.protocol == HONEST && r.defence == published.defence
+                let same = r.defence == published.defence && r.threat == published.threat;
+                same && r.attack == WORST_CASE && r.protocol == HONEST
             })?;
-            Some(Block::Comparison(Comparison::of(published, honest)))
+            let mut comparison = Comparison::of(published, honest);
+            let parts = records.iter().filter(|r| {
+                let part = !r.is_clean() && r.attack != WORST_CASE && r.protocol == HONEST;
+                part && r.defence == honest.defence && r.threat == honest.threat
+            });
+            comparison.honest.facts.extend(parts.map(|r| match &r.gradient {
+                Some(mode) => format!("{}, {mode} gradient: {}", r.attack, Share::of(r).percent()),
+                None => format!("{}: {}", r.attack, Share::of(r).percent()),
+            }));
+            Some(Block::Comparison(comparison))
         })
         .collect()
 }
@@ -283,6 +334,17 @@ fn point(record: &Record) -> Option<Point> {
     let x = record.threat.as_ref().and_then(|threat| threat.eps).unwrap_or(0.0);
     let interval = record.interval.map(|interval| (interval.low, interval.high));
     Some(Point { x, y: record.share()?, interval })
+}
+
+/// The headline's checks, and those of the published protocol marked as such.
+fn all_checks(main: &Record, records: &[Record]) -> Vec<Check> {
+    let mut checks = main.checks.clone();
+    let published = records.iter().filter(|r| r.protocol == PUBLISHED && *r != main);
+    checks.extend(published.flat_map(|r| &r.checks).map(|check| Check {
+        name: format!("{} (published protocol)", check.name),
+        ..check.clone()
+    }));
+    checks
 }
 
 fn reproduce(main: &Record) -> Reproduce {

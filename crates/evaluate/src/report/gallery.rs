@@ -150,16 +150,17 @@ fn said(predictions: &[Prediction], truth: &str) -> String {
     let rows = predictions.iter().take(3).enumerate().map(|(place, prediction)| {
         let right = prediction.label == truth;
         let (class, sign) = match (place, right) {
-            (_, true) => ("good", "✓"),
-            (0, false) => ("bad", "✕"),
+            (_, true) => ("good", "✓ "),
+            (0, false) => ("bad", "✕ "),
             _ => ("quiet", ""),
         };
         let width = number::coordinate((prediction.confidence * 100.0).clamp(0.0, 100.0));
         format!(
-            "<li class=\"{class}\"><span class=\"who\">{} {sign}</span><span>{}</span>\
-             <svg class=\"confidence\" aria-hidden=\"true\"><rect width=\"{width}%\" height=\"100%\"/></svg></li>",
+            "<li class=\"{class}\"><span class=\"who\">{sign}{}</span>\
+             <svg class=\"confidence\" aria-hidden=\"true\">\
+             <rect width=\"{width}%\" height=\"100%\"/></svg><span>{}</span></li>",
             escape::html(&prediction.label),
-            number::percent(prediction.confidence)
+            number::confidence(prediction.confidence)
         )
     });
     let rows: String = rows.collect();

@@ -17,6 +17,8 @@ mod number;
 mod panel;
 mod share;
 mod table;
+#[cfg(test)]
+mod tests;
 mod text;
 
 pub use axis::{Axis, Scale};
@@ -132,12 +134,7 @@ impl Report {
             out += &format!("<p class=\"kicker\">{}</p>", html(&self.kicker));
         }
         out += &format!("<h1>{title}</h1></header>\n{}\n", self.headline.html());
-        if !self.explanation.is_empty() {
-            out += &format!("<section><h2>What this means</h2>{}</section>\n", paragraphs(&self.explanation));
-        }
-        if let Some(threat) = &self.threat {
-            out += &threat.html();
-        }
+        out += &self.context();
         for (index, section) in self.sections.iter().enumerate() {
             out += &section.html(index + 1);
             out.push('\n');
@@ -146,12 +143,29 @@ impl Report {
         if !self.limits.is_empty() {
             let limits: String =
                 self.limits.iter().map(|limit| format!("<li>{}</li>", html(limit))).collect();
-            out += &format!("<section><h2>What these numbers do not say</h2><ul>{limits}</ul></section>\n");
+            out += &format!(
+                "<section><h2>What these numbers do not say</h2><ul>{limits}</ul></section>\n"
+            );
         }
         if self.reproduce != Reproduce::default() {
             out += &self.reproduce.html();
         }
         out + "<footer>clipguard</footer>\n</main></body></html>\n"
+    }
+
+    /// Explanation and threat model, side by side where both are there.
+    fn context(&self) -> String {
+        let explanation = match self.explanation.as_slice() {
+            [] => String::new(),
+            texts => format!("<section><h2>What this means</h2>{}</section>", paragraphs(texts)),
+        };
+        match &self.threat {
+            Some(threat) if !explanation.is_empty() => {
+                format!("<div class=\"context\">{explanation}{}</div>\n", threat.html())
+            }
+            Some(threat) => threat.html(),
+            None => explanation,
+        }
     }
 }
 

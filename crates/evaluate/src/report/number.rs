@@ -20,6 +20,16 @@ pub(crate) fn percent(share: f64) -> String {
     }
 }
 
+/// A confidence as whole percent.
+pub(crate) fn confidence(value: f64) -> String {
+    match value * 100.0 {
+        percent if !percent.is_finite() => MISSING.into(),
+        percent if percent > 0.0 && percent < 1.0 => "<1%".into(),
+        percent if percent > 99.0 && percent < 100.0 => ">99%".into(),
+        percent => format!("{percent:.0}%"),
+    }
+}
+
 /// The ends of an interval of a share: `24.5–37.2`.
 pub(crate) fn percent_range(low: f64, high: f64) -> String {
     format!("{:.1}–{:.1}", low * 100.0, high * 100.0)
@@ -81,7 +91,7 @@ pub(crate) fn tick(value: f64, step: f64) -> String {
     if value == 0.0 || size < step * 1e-6 {
         return "0".into();
     }
-    if !(1e-3..1e7).contains(&size) && step < 1e-3 || size >= 1e7 {
+    if (step < 1e-3 && size < 0.1) || size >= 1e7 {
         return exponent(value);
     }
     if step >= 1000.0 && size >= 10_000.0 {
@@ -134,9 +144,18 @@ mod tests {
         assert_eq!(number(-0.001, 2), "−1e−3");
         assert_eq!(number(0.0, 3), "0.000");
         assert_eq!(number(f64::INFINITY, 1), "–");
-        assert_eq!([0.42, 12.0, 200.0, 7500.0].map(seconds), ["0.4 s", "12 s", "3 min 20 s", "2 h 5 min"]);
-        assert_eq!([tick(0.25, 0.25), tick(2.0, 1.0), tick(20_000.0, 5000.0)], ["0.25", "2", "20k"]);
-        assert_eq!([tick(0.00002, 0.00001), tick(7.5, 2.5), tick(12_500.0, 2500.0)], ["2e−5", "7.5", "12.5k"]);
+        assert_eq!(
+            [0.42, 12.0, 200.0, 7500.0].map(seconds),
+            ["0.4 s", "12 s", "3 min 20 s", "2 h 5 min"]
+        );
+        assert_eq!(
+            [tick(0.25, 0.25), tick(2.0, 1.0), tick(20_000.0, 5000.0)],
+            ["0.25", "2", "20k"]
+        );
+        assert_eq!(
+            [tick(0.00002, 0.00001), tick(7.5, 2.5), tick(12_500.0, 2500.0)],
+            ["2e−5", "7.5", "12.5k"]
+        );
         assert_eq!([coordinate(1.0), coordinate(-0.001), coordinate(2.345)], ["1", "0", "2.35"]);
     }
 }

@@ -7,7 +7,7 @@ use super::{
     share::Share,
     table::{Cell, Table, badge},
 };
-use crate::record::{Check, Record, Reliability, Verdict};
+use crate::record::{Check, Record, Reliability, Verdict, WORST_CASE};
 
 /// Whether the news is good.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -89,21 +89,21 @@ impl Headline {
                 out += &format!("<p class=\"unit\">Dashed: guessing, {chance}.</p>");
             }
         }
-        out += &self.details.iter().map(|text| format!("<p>{}</p>", html(text))).collect::<String>();
+        out +=
+            &self.details.iter().map(|text| format!("<p>{}</p>", html(text))).collect::<String>();
         out + "</div></section>"
     }
 }
 
 fn label(reliability: Reliability) -> String {
-    let (class, sign) = match reliability {
-        Reliability::Plausible => ("good", "✓"),
-        Reliability::Doubtful => ("mixed", "?"),
-        Reliability::NotReliable => ("bad", "✕"),
-        Reliability::Unchecked => ("quiet", "–"),
+    let (class, sign, words) = match reliability {
+        Reliability::Plausible => ("good", "✓", "This number passed its plausibility checks"),
+        Reliability::Doubtful => ("mixed", "?", "Doubtful: one plausibility check is suspect"),
+        Reliability::NotReliable => ("bad", "✕", "Not reliable: see the checks below"),
+        Reliability::Unchecked => ("quiet", "–", "Not checked for signs of a weak attack"),
     };
     format!(
-        "<p><span class=\"badge {class}\"><span aria-hidden=\"true\">{sign}</span> {}</span></p>",
-        html(&format!("This number: {}", reliability.words()))
+        "<p><span class=\"badge {class}\"><span aria-hidden=\"true\">{sign}</span> {words}</span></p>"
     )
 }
 
@@ -122,12 +122,17 @@ pub struct ThreatModel {
 
 impl ThreatModel {
     pub(crate) fn html(&self) -> String {
-        let fixed =
-            [("Goal", &self.goal), ("Knowledge", &self.knowledge), ("Capability", &self.capability)];
+        let fixed = [
+            ("Goal", &self.goal),
+            ("Knowledge", &self.knowledge),
+            ("Capability", &self.capability),
+        ];
         let more = self.more.iter().map(|(name, text)| (name.as_str(), text));
         let lines = fixed.into_iter().chain(more).filter(|(_, text)| !text.is_empty());
         let lines: String = lines
-            .map(|(name, text)| format!("<div><dt>{}</dt><dd>{}</dd></div>", html(name), html(text)))
+            .map(|(name, text)| {
+                format!("<div><dt>{}</dt><dd>{}</dd></div>", html(name), html(text))
+            })
             .collect();
         format!("<section class=\"box\"><h2>Who attacks, and how</h2><dl>{lines}</dl></section>")
     }
@@ -155,6 +160,8 @@ pub struct Side {
     pub label: String,
     /// What came out.
     pub share: Share,
+    /// Whether the number can be trusted; `None` where nothing was checked.
+    pub reliability: Option<Reliability>,
     /// How it was done, a line each.
     pub facts: Vec<String>,
 }
@@ -168,7 +175,13 @@ impl Comparison {
         let side = |label: &str, record: &Record| Side {
             label: label.into(),
             share: Share::of(record),
+            reliability: Some(Reliability::of(&record.checks))
+                .filter(|label| *label != Reliability::Unchecked),
             facts: facts(record),
+        };
+        let title = match published.is_defended() {
+            true => published.defence.clone(),
+            false => "no defence".into(),
         };
         let (published, honest) =
             (side("Published protocol", published), side("Worst case", honest));
@@ -193,30 +206,31 @@ impl Comparison {
                 Tone::Good,
             ),
         };
-        let title = "The published protocol and the honest one".into();
         Self { title, published, honest, conclusion, tone }
     }
 
     pub(crate) fn html(&self) -> String {
         let side = |side: &Side, class: &str| {
-            let facts: String = side.facts.iter().map(|f| format!("<li>{}</li>", html(f))).collect();
+            let facts: String =
+                side.facts.iter().map(|f| format!("<li>{}</li>", html(f))).collect();
             let range = match side.share.range().as_str() {
                 "" => String::new(),
                 range => format!("<span class=\"unit\">95% interval {range}%</span>"),
             };
             format!(
                 "<div class=\"side {class}\"><h3>{}</h3><span class=\"big\">{}</span>{}{range}\
-                 <ul>{facts}</ul></div>",
+                 {}<ul>{facts}</ul></div>",
                 html(&side.label),
                 html(&side.share.percent()),
-                side.share.bar(class, None)
+                side.share.bar(class, None),
+                side.reliability.map_or(String::new(), label)
             )
         };
         format!(
             "<figure class=\"comparison\"><figcaption>{}</figcaption><div class=\"sides\">{}{}</div>\
              <p class=\"conclusion {}\">{}</p></figure>",
             html(&self.title),
-            side(&self.published, "plain"),
+            side(&self.published, if self.tone == Tone::Bad { "mixed" } else { "plain" }),
             side(&self.honest, self.tone.class()),
             self.tone.class(),
             html(&self.conclusion)
@@ -225,11 +239,12 @@ impl Comparison {
 }
 
 fn facts(record: &Record) -> Vec<String> {
-    let mut facts = vec![format!("attack: {}", record.attack)];
-    if record.is_defended() {
-        facts.push(format!("defence: {}", record.defence));
-    }
-    facts.extend(record.gradient.iter().map(|mode| format!("gradient through the defence: {mode}")));
+    let mut facts = vec![match record.attack.as_str() {
+        WORST_CASE => "right only if no attack of the plan succeeds".to_owned(),
+        attack => format!("attack: {attack}"),
+    }];
+    facts
+        .extend(record.gradient.iter().map(|mode| format!("gradient through the defence: {mode}")));
     if record.n > 0 {
         facts.push(format!("{} pictures", number::count(record.n as u64)));
     }
@@ -256,7 +271,8 @@ impl Reproduce {
             out += &format!("<pre><code>{}</code></pre>", html(&self.command));
         }
         let seed = self.seed.map(|seed| ("seed".to_owned(), seed.to_string()));
-        let version = (!self.version.is_empty()).then(|| ("version".to_owned(), self.version.clone()));
+        let version =
+            (!self.version.is_empty()).then(|| ("version".to_owned(), self.version.clone()));
         let lines: String = seed
             .into_iter()
             .chain(version)

@@ -77,7 +77,8 @@ impl Share {
         let at = |share: f64| number::coordinate(share.clamp(0.0, 1.0) * 100.0);
         if let Some(chance) = chance {
             let x = at(chance);
-            svg += &format!("<line class=\"chance\" x1=\"{x}%\" x2=\"{x}%\" y1=\"0\" y2=\"100%\"/>");
+            svg +=
+                &format!("<line class=\"chance\" x1=\"{x}%\" x2=\"{x}%\" y1=\"0\" y2=\"100%\"/>");
         }
         if let Some((low, high)) = self.interval {
             let (x, width) = (at(low), at((high - low).max(0.0)));

@@ -32,6 +32,8 @@ pub struct Row {
     pub cells: Vec<Cell>,
     /// The row to look at, such as the worst case.
     pub strong: bool,
+    /// The row is a heading of those below it: its first cell spans the table.
+    pub group: bool,
 }
 
 /// What stands in a cell.
@@ -117,21 +119,34 @@ impl Table {
 
     /// Adds a row.
     pub fn row(&mut self, cells: Vec<Cell>) -> &mut Self {
-        self.rows.push(Row { cells, strong: false });
+        self.rows.push(Row { cells, ..Row::default() });
         self
     }
 
     /// Adds a row to look at.
     pub fn strong_row(&mut self, cells: Vec<Cell>) -> &mut Self {
-        self.rows.push(Row { cells, strong: true });
+        self.rows.push(Row { cells, strong: true, ..Row::default() });
+        self
+    }
+
+    /// Adds a heading for the rows that follow.
+    pub fn group(&mut self, name: impl Into<String>) -> &mut Self {
+        self.rows.push(Row { cells: vec![Cell::text(name)], group: true, ..Row::default() });
         self
     }
 
     /// Whether all that a column holds are numbers.
     pub(crate) fn is_numeric(&self, column: usize) -> bool {
-        let mut cells = self.rows.iter().filter_map(|row| row.cells.get(column)).peekable();
+        let rows = self.rows.iter().filter(|row| !row.group);
+        let mut cells = rows.filter_map(|row| row.cells.get(column));
         let any = cells.clone().any(Cell::is_numeric);
         any && cells.all(|cell| cell.is_numeric() || *cell == Cell::Missing)
+    }
+
+    /// Whether a column holds shares, whose bars need room.
+    fn is_share(&self, column: usize) -> bool {
+        let share = |row: &Row| matches!(row.cells.get(column), Some(Cell::Share(_)));
+        self.rows.iter().any(|row| !row.group && share(row))
     }
 
     /// The table as HTML, in a frame that scrolls when the screen is narrow.
@@ -142,7 +157,11 @@ impl Table {
         }
         out += "<div class=\"scroll\" tabindex=\"0\"><table><thead><tr>";
         let sides: Vec<&str> = (0..self.columns.len())
-            .map(|column| if self.is_numeric(column) { " class=\"n\"" } else { "" })
+            .map(|column| match self.is_numeric(column) {
+                true if self.is_share(column) => " class=\"sh\"",
+                true => " class=\"n\"",
+                false => "",
+            })
             .collect();
         for (column, side) in self.columns.iter().zip(&sides) {
             let hint = match column.hint.as_str() {
@@ -154,6 +173,14 @@ impl Table {
         out += "</tr></thead><tbody>";
         for row in &self.rows {
             let class = if row.strong { "bad" } else { "plain" };
+            if let Some(name) = row.cells.first().filter(|_| row.group) {
+                out += &format!(
+                    "<tr class=\"group\"><th scope=\"colgroup\" colspan=\"{}\">{}</th></tr>",
+                    self.columns.len().max(1),
+                    name.html(class)
+                );
+                continue;
+            }
             out += if row.strong { "<tr class=\"strong\">" } else { "<tr>" };
             for (index, side) in sides.iter().enumerate() {
                 let cell = row.cells.get(index).unwrap_or(&Cell::Missing).html(class);
