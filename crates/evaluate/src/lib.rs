@@ -1,4 +1,5 @@
 //! Evidence: plans, metrics, intervals, records, the report.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod certify;
 pub mod compare;

@@ -152,7 +152,7 @@ impl LineChart {
     }
 
     /// Whether the vertical axis should begin at zero: the eye compares heights.
-    pub(crate) fn from_zero(&self) -> bool {
+    pub(crate) fn reaches_zero(&self) -> bool {
         let lowest =
             self.series.iter().flat_map(|s| &s.points).map(|p| p.y).fold(f64::NAN, f64::min);
         self.y.scale == Scale::Linear && lowest >= 0.0

@@ -11,6 +11,7 @@ use super::{
 fn advance(text: &str) -> f64 {
     let of = |c: char| match c {
         '.' | ',' | ' ' | '/' | 'i' | 'l' | 'I' | '-' => 5.2,
+        '−' | '–' => 9.4,
         '%' | 'm' | 'w' | 'M' | 'W' => 14.4,
         c if c.is_ascii() => 9.4,
         _ => 15.0,
@@ -43,7 +44,7 @@ pub(crate) fn svg(chart: &LineChart, width: f64, labels: Option<Labels>) -> Stri
         let (low, high) = p.interval.unwrap_or((p.y, p.y));
         [p.y, low, high]
     });
-    let zero = chart.from_zero().then_some(0.0);
+    let zero = chart.reaches_zero().then_some(0.0);
     let rules = chart.rules.iter().map(|(at, _)| *at);
     let y = Laid::new(&chart.y, values.chain(rules).chain(zero), (bottom, top), 5, true);
     let left = y.ticks.iter().map(|(_, label)| advance(label)).fold(0.0, f64::max) + 12.0;

@@ -1,13 +1,13 @@
 //! From records to a report: which number is the headline, and what stands beside it.
 
 use super::{
-    Axis, Block, Cell, Comparison, Headline, LineChart, Point, Report, Reproduce, Section, Series,
-    Share, Table, ThreatModel, Tone, number,
+    Block, Cell, Comparison, Headline, Report, Reproduce, Section, Share, Table, ThreatModel, Tone,
+    number,
+    radius::{over_eps, radius},
 };
 use crate::record::{
     Check, HONEST, NO_DEFENCE, PUBLISHED, Record, Reliability, Threat, Verdict, WORST_CASE,
 };
-use std::collections::BTreeMap;
 
 /// What no interval covers; true of every robust accuracy.
 const LIMITS: [&str; 3] = [
@@ -83,6 +83,8 @@ impl Table {
             columns.into_iter().filter(|(name, of)| *name == "attack" || varies(of)).collect();
         let mut headings: Vec<&str> = shown.iter().map(|(name, _)| *name).collect();
         headings.extend(["accuracy", "lost", "pictures"]);
+        let others = other_metrics(records);
+        headings.extend(others.iter().copied());
         let mut table = Self::new("", &headings);
         let mut defences: Vec<&str> = Vec::new();
         for record in records {
@@ -115,6 +117,10 @@ impl Table {
             let loss = record.base.zip(record.share()).filter(|_| !record.is_clean());
             cells.push(loss.map_or(Cell::Missing, |(base, share)| Cell::Points(share - base)));
             cells.push(if record.n > 0 { Cell::Count(record.n as u64) } else { Cell::Missing });
+            cells.extend(others.iter().map(|name| match record.metrics.get(name) {
+                Some(value) => Cell::Share(Share::bare(value)),
+                None => Cell::Missing,
+            }));
             if record.attack == WORST_CASE {
                 table.strong_row(cells);
             } else {
@@ -126,6 +132,23 @@ impl Table {
             .into();
         table
     }
+}
+
+/// Metrics of tasks that have no accuracy, such as retrieval; a handful, by name.
+fn other_metrics(records: &[Record]) -> Vec<&str> {
+    let mut names: Vec<&str> = Vec::new();
+    for record in records.iter().filter(|r| r.share().is_none()) {
+        let fractions =
+            record.metrics.0.iter().filter(|(_, value)| {
+                value.as_f64().is_some_and(|value| (0.0..=1.0).contains(&value))
+            });
+        for (name, _) in fractions {
+            if names.len() < 5 && !names.contains(&name.as_str()) {
+                names.push(name);
+            }
+        }
+    }
+    names
 }
 
 /// The honest worst case, else any worst case, else the attacked record with the least left, else
@@ -149,6 +172,13 @@ fn headline_record(records: &[Record]) -> Option<&Record> {
 
 fn headline(main: &Record, records: &[Record]) -> Headline {
     let share = Share::of(main);
+    if share.value.is_none() {
+        let said = other_metrics(std::slice::from_ref(main)).into_iter().filter_map(|name| {
+            Some(format!("{name} {}", number::percent(main.metrics.get(name)?)))
+        });
+        let sentence = format!("{}: {}.", main.task, said.collect::<Vec<_>>().join(", "));
+        return Headline { sentence, ..Headline::default() };
+    }
     let counted = match share.counts {
         Some((k, n)) => format!(
             "{} of {} pictures ({}, 95% interval {})",
@@ -248,25 +278,6 @@ fn threat_model(threat: &Threat) -> ThreatModel {
     }
 }
 
-/// `linf 4/255`, `l2 0.5`, `linf without bound`.
-pub(crate) fn radius(threat: &Threat) -> String {
-    let size = match threat.eps {
-        None => "without bound".into(),
-        Some(eps) => fraction(eps),
-    };
-    // The two belong on one line.
-    format!("{}\u{a0}{size}", threat.norm).trim().to_owned()
-}
-
-/// A radius as the field writes it: in steps of 1/255 where it is one.
-fn fraction(eps: f64) -> String {
-    let steps = eps * 255.0;
-    if eps > 0.0 && steps <= 255.0 && (steps - steps.round()).abs() < 1e-6 {
-        return format!("{}/255", steps.round());
-    }
-    number::number(eps, 3).trim_end_matches('0').trim_end_matches('.').to_owned()
-}
-
 fn comparisons(records: &[Record]) -> Vec<Block> {
     let published = records.iter().filter(|r| r.protocol == PUBLISHED && !r.is_clean());
     published
@@ -287,53 +298,6 @@ fn comparisons(records: &[Record]) -> Vec<Block> {
             Some(Block::Comparison(comparison))
         })
         .collect()
-}
-
-/// Accuracy over the radius, a curve for each system and attack that has three radii or more.
-fn over_eps(records: &[Record]) -> Option<LineChart> {
-    let mut curves: BTreeMap<(&str, &str, &str), Vec<&Record>> = BTreeMap::new();
-    for record in records.iter().filter(|r| !r.is_clean()) {
-        if record.threat.as_ref().is_some_and(|threat| threat.eps.is_some()) {
-            let key = (record.defence.as_str(), record.attack.as_str(), record.protocol.as_str());
-            curves.entry(key).or_default().push(record);
-        }
-    }
-    let several = curves.keys().any(|key| Some(key.0) != curves.keys().next().map(|k| k.0));
-    let mut chart = LineChart {
-        title: "How accuracy falls as the attacker may change more".into(),
-        note: "Bands: 95% intervals. Accuracy must not rise with the radius and must reach zero."
-            .into(),
-        x: Axis::linear("largest change of a pixel"),
-        y: Axis::percent("accuracy"),
-        ..LineChart::default()
-    };
-    for ((defence, attack, _), curve) in curves {
-        let mut points: Vec<Point> = curve.iter().filter_map(|r| point(r)).collect();
-        points.sort_by(|a, b| a.x.total_cmp(&b.x));
-        points.dedup_by(|a, b| a.x == b.x);
-        if points.len() < 3 {
-            continue;
-        }
-        let clean = records.iter().find(|r| r.is_clean() && r.defence == defence);
-        if let Some(start) = clean.and_then(point).filter(|_| points[0].x > 0.0) {
-            points.insert(0, start);
-        }
-        for point in &points {
-            if !chart.x.ticks.iter().any(|(at, _)| *at == point.x) {
-                chart.x.ticks.push((point.x, fraction(point.x)));
-            }
-        }
-        let name = if several { format!("{attack}, {defence}") } else { attack.to_owned() };
-        chart.series.push(Series { name, points });
-    }
-    chart.x.ticks.sort_by(|a, b| a.0.total_cmp(&b.0));
-    (!chart.series.is_empty()).then_some(chart)
-}
-
-fn point(record: &Record) -> Option<Point> {
-    let x = record.threat.as_ref().and_then(|threat| threat.eps).unwrap_or(0.0);
-    let interval = record.interval.map(|interval| (interval.low, interval.high));
-    Some(Point { x, y: record.share()?, interval })
 }
 
 /// The headline's checks, and those of the published protocol marked as such.

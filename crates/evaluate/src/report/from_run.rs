@@ -94,8 +94,11 @@ fn training(lines: &[Map<String, Value>]) -> Option<Section> {
             .filter(|(name, _)| wanted(&last(name)))
             .map(|(name, points)| Series::new(name.clone(), points.iter().copied()).thinned(POINTS))
             .collect();
+        let thinned = series.iter().flat_map(|s| &s.points).any(|point| point.interval.is_some());
+        let note = if thinned { "Means of neighbouring steps; band: their range." } else { "" };
         let chart = LineChart {
             title: title.into(),
+            note: note.into(),
             x: Axis::linear("step"),
             y,
             series,
@@ -104,10 +107,13 @@ fn training(lines: &[Map<String, Value>]) -> Option<Section> {
         (!chart.series.is_empty()).then_some(Block::Lines(chart))
     };
     let is_share = |name: &str| {
-        ["acc1", "acc5", "recall", "asr", "accuracy", "robust"].iter().any(|key| name.contains(key))
+        ["acc1", "acc5", "recall", "accuracy", "robust"].iter().any(|k| name.contains(k))
     };
     let charts = [
         chart("Accuracy on held-out pictures", Axis::percent("share"), &is_share),
+        chart("Success of the attack (lower is better)", Axis::percent("share"), &|name| {
+            name.contains("asr") || name.contains("attack_success")
+        }),
         chart("Loss", Axis::linear("loss"), &|name| name.contains("loss")),
         chart("Learning rate", Axis::linear("learning rate"), &|name| {
             name == "lr" || name.starts_with("learning_rate")

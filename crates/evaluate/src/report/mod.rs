@@ -15,6 +15,7 @@ mod from_run;
 mod gallery;
 mod number;
 mod panel;
+mod radius;
 mod share;
 mod table;
 #[cfg(test)]

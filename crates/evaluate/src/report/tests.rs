@@ -171,6 +171,17 @@ fn clean_records_and_none_at_all() {
 }
 
 #[test]
+fn tasks_without_an_accuracy() {
+    let mut retrieval = Record { task: "zeroshot_retrieval".into(), ..Record::default() };
+    retrieval.metrics.set("image_retrieval_recall@5", 0.85);
+    retrieval.metrics.set("text_retrieval_recall@5", None);
+    let report = Report::from_records("t", &[retrieval]);
+    let sentence = &report.headline.sentence;
+    assert_eq!(sentence, "zeroshot_retrieval: image_retrieval_recall@5 85.0%.");
+    assert!(report.render().contains("<th scope=\"col\" class=\"sh\">image_retrieval_recall@5"));
+}
+
+#[test]
 fn a_run_folder() {
     let folder = tempfile::tempdir().unwrap();
     assert!(Report::from_run(folder.path()).is_err());
@@ -191,10 +202,10 @@ fn a_run_folder() {
     );
     let report = Report::from_run(folder.path()).unwrap();
     assert_eq!((report.title.as_str(), report.reproduce.seed), ("A training", Some(5)));
-    let Block::Lines(chart) = &report.sections[0].blocks[1] else { panic!("no chart") };
+    let Block::Lines(chart) = &report.sections[0].blocks[2] else { panic!("no chart") };
     assert_eq!(chart.title, "Loss");
     assert!(chart.series[0].points.len() <= 300);
-    assert_eq!(report.sections[0].blocks.len(), 4);
+    assert_eq!(report.sections[0].blocks.len(), 5);
     write_records(&folder.path().join("records.jsonl"), &records()).unwrap();
     let report = Report::from_run(folder.path()).unwrap();
     assert_eq!(report.headline.sentence, "It learned.");
