@@ -1,0 +1,71 @@
+//! Radii: how they are written, and accuracy over them.
+
+use super::{Axis, LineChart, Point, Series, number};
+use crate::record::{Record, Threat};
+use std::collections::BTreeMap;
+
+/// `linf 4/255`, `l2 0.5`, `linf without bound`.
+pub(crate) fn radius(threat: &Threat) -> String {
+    let size = match threat.eps {
+        None => "without bound".into(),
+        Some(eps) => fraction(eps),
+    };
+    // The two belong on one line.
+    format!("{}\u{a0}{size}", threat.norm).trim().to_owned()
+}
+
+/// A radius as the field writes it: in steps of 1/255 where it is one.
+fn fraction(eps: f64) -> String {
+    let steps = eps * 255.0;
+    if eps > 0.0 && steps <= 255.0 && (steps - steps.round()).abs() < 1e-6 {
+        return format!("{}/255", steps.round());
+    }
+    number::number(eps, 3).trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// Accuracy over the radius, a curve for each system and attack that has three radii or more.
+pub(crate) fn over_eps(records: &[Record]) -> Option<LineChart> {
+    let mut curves: BTreeMap<(&str, &str, &str), Vec<&Record>> = BTreeMap::new();
+    for record in records.iter().filter(|r| !r.is_clean()) {
+        if record.threat.as_ref().is_some_and(|threat| threat.eps.is_some()) {
+            let key = (record.defence.as_str(), record.attack.as_str(), record.protocol.as_str());
+            curves.entry(key).or_default().push(record);
+        }
+    }
+    let several = curves.keys().any(|key| Some(key.0) != curves.keys().next().map(|k| k.0));
+    let mut chart = LineChart {
+        title: "How accuracy falls as the attacker may change more".into(),
+        note: "Bands: 95% intervals. Accuracy must not rise with the radius and must reach zero."
+            .into(),
+        x: Axis::linear("largest change of a pixel"),
+        y: Axis::percent("accuracy"),
+        ..LineChart::default()
+    };
+    for ((defence, attack, _), curve) in curves {
+        let mut points: Vec<Point> = curve.iter().filter_map(|r| point(r)).collect();
+        points.sort_by(|a, b| a.x.total_cmp(&b.x));
+        points.dedup_by(|a, b| a.x == b.x);
+        if points.len() < 3 {
+            continue;
+        }
+        let clean = records.iter().find(|r| r.is_clean() && r.defence == defence);
+        if let Some(start) = clean.and_then(point).filter(|_| points[0].x > 0.0) {
+            points.insert(0, start);
+        }
+        for point in &points {
+            if !chart.x.ticks.iter().any(|(at, _)| *at == point.x) {
+                chart.x.ticks.push((point.x, fraction(point.x)));
+            }
+        }
+        let name = if several { format!("{attack}, {defence}") } else { attack.to_owned() };
+        chart.series.push(Series { name, points });
+    }
+    chart.x.ticks.sort_by(|a, b| a.0.total_cmp(&b.0));
+    (!chart.series.is_empty()).then_some(chart)
+}
+
+fn point(record: &Record) -> Option<Point> {
+    let x = record.threat.as_ref().and_then(|threat| threat.eps).unwrap_or(0.0);
+    let interval = record.interval.map(|interval| (interval.low, interval.high));
+    Some(Point { x, y: record.share()?, interval })
+}
