@@ -1,1 +1,34 @@
 //! One trainer; one file an objective.
+//!
+//! The decision behind this crate: a training run is a function of its recipe. What happens in
+//! step `s` depends on the recipe, the weights and moments after step `s - 1`, and `s` itself;
+//! the order of the samples, the augmentation of each and the learning rate are computed from
+//! `s`, never carried along. So the state to be saved is three sets of arrays and one number, and
+//! a run that was killed and resumed ends in the same bytes as one that was not.
+//!
+//! An [`Objective`] says what is minimised on a batch. Everything else exists once, here: the
+//! order of samples, decoding ahead of the step, the optimiser, clipping, schedules, BatchNorm's
+//! running statistics, checkpoints, metrics.
+//!
+//! Not chosen: the framework's optimisers and records (their state is keyed by random parameter
+//! identifiers and is dropped without a word when they do not match).
+
+mod augment;
+mod batches;
+mod clip;
+mod error;
+mod objective;
+mod optimiser;
+mod recipe;
+mod run;
+mod state;
+
+pub use augment::Jitter;
+pub use batches::{Batch, Batches};
+pub use clip::ClipObjective;
+pub use error::TrainError;
+pub use objective::{Objective, ObjectiveInfo, Step, objective, objectives};
+pub use optimiser::{AdamW, decays, learning_rate};
+pub use recipe::Recipe;
+pub use run::{Outcome, Run, Watch};
+pub use state::State;

@@ -1,0 +1,193 @@
+//! Batches in the order of the recipe, prepared ahead of the step.
+
+use crate::{Jitter, TrainError};
+use burn::tensor::Tensor;
+use clipguard_data::{
+    DataError, Limits, Loader, LoaderOptions, Picture, RawSample, Resize, Source, Stream,
+};
+use clipguard_model::{Clip, Template, Tokenizer};
+use std::sync::Arc;
+
+/// Largest stream (such as a gzipped shard) that is kept in memory to be shuffled, in bytes.
+const MAX_GATHERED: usize = 2 << 30;
+
+/// One batch of prepared pairs.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// Pictures, `3 * side * side` bytes each.
+    pub pictures: Vec<Vec<u8>>,
+    /// Rows of token ids, all of the context's length.
+    pub tokens: Vec<Vec<u32>>,
+    /// Keys of the samples.
+    pub keys: Vec<String>,
+    /// Samples that could not be had, by key and reason; they are missing from the batch.
+    pub skipped: Vec<(String, String)>,
+}
+
+impl Batch {
+    /// Pixels `[batch, 3, side, side]` in `[0, 1]` on the model's device.
+    pub fn pixels(&self, clip: &Clip) -> Tensor<4> {
+        let pictures: Vec<&[u8]> = self.pictures.iter().map(Vec::as_slice).collect();
+        clip.preprocess().stack(&pictures, clip.device())
+    }
+}
+
+/// How a sample becomes a pair.
+#[derive(Clone)]
+pub(crate) struct Preparation {
+    pub(crate) resize: Resize,
+    pub(crate) context: usize,
+    pub(crate) jitter: Jitter,
+    pub(crate) template: Template,
+    pub(crate) seed: u64,
+}
+
+struct Pair {
+    picture: Vec<u8>,
+    tokens: Vec<u32>,
+    key: String,
+}
+
+type Prepared = Result<Pair, (String, String)>;
+
+/// Batches of step `start`, `start + 1`, ...
+pub struct Batches {
+    loader: Loader<Prepared>,
+    batch: usize,
+}
+
+impl Batches {
+    pub(crate) fn new(
+        source: &Arc<dyn Source>,
+        preparation: Preparation,
+        batch: usize,
+        start: u64,
+        threads: usize,
+    ) -> Result<Self, TrainError> {
+        let pool = Pool::new(source)?;
+        let classes = source.classes().map(<[String]>::to_vec);
+        let seed = preparation.seed;
+        let order = Order { pool, seed, position: start * batch as u64, epoch: None };
+        let options = LoaderOptions { threads, queue: 2 * batch, ..LoaderOptions::default() };
+        let loader = Loader::from_samples(order, options, move |(raw, position)| {
+            let key = raw.key.clone();
+            Ok(prepare(raw, position, &preparation, classes.as_deref())
+                .map_err(|reason| (key, reason)))
+        })?;
+        Ok(Self { loader, batch })
+    }
+}
+
+impl Iterator for Batches {
+    type Item = Result<Batch, TrainError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut batch = Batch::default();
+        for _ in 0..self.batch {
+            match self.loader.next()? {
+                Ok(Ok(pair)) => {
+                    batch.pictures.push(pair.picture);
+                    batch.tokens.push(pair.tokens);
+                    batch.keys.push(pair.key);
+                }
+                Ok(Err(skipped)) => batch.skipped.push(skipped),
+                Err(error) => return Some(Err(error.into())),
+            }
+        }
+        Some(Ok(batch))
+    }
+}
+
+fn prepare(
+    raw: RawSample,
+    position: u64,
+    p: &Preparation,
+    classes: Option<&[String]>,
+) -> Result<Pair, String> {
+    let label = raw.label;
+    let sample = raw.decode(&Limits::default()).map_err(|e| e.to_string())?;
+    let mut picture: Picture = p.resize.picture(&sample.picture);
+    p.jitter.apply(&mut picture, &mut Stream::counted(p.seed, "jitter", position));
+    let named = || Some(p.template.fill(classes?.get(label?)?));
+    let caption = sample.caption.or_else(named).ok_or("no caption and no label")?;
+    let tokens = Tokenizer::clip().row(&caption, p.context);
+    Ok(Pair { picture: picture.rgb, tokens, key: sample.key })
+}
+
+/// Samples that can be had in any order.
+enum Pool {
+    Source(Arc<dyn Source>, u64),
+    Gathered(Vec<RawSample>),
+}
+
+impl Pool {
+    fn new(source: &Arc<dyn Source>) -> Result<Self, TrainError> {
+        let empty = || DataError::Source {
+            spelling: source.name().to_owned(),
+            reason: "there are no samples to train on".to_owned(),
+        };
+        if let (Some(n), true) = (source.len(), source.get(0).is_some()) {
+            return if n > 0 { Ok(Self::Source(source.clone(), n)) } else { Err(empty().into()) };
+        }
+        let (mut samples, mut bytes) = (Vec::new(), 0);
+        for sample in source.open(0)? {
+            match sample {
+                Ok(sample) => {
+                    bytes += sample.size();
+                    samples.push(sample);
+                }
+                Err(e) if e.is_fatal() => return Err(e.into()),
+                Err(_) => {}
+            }
+            if bytes > MAX_GATHERED {
+                return Err(DataError::Source {
+                    spelling: source.name().to_owned(),
+                    reason: "too large to be shuffled in memory; unpack the gzipped shards \
+                             (plain tar files are read in any order)"
+                        .to_owned(),
+                }
+                .into());
+            }
+        }
+        if samples.is_empty() { Err(empty().into()) } else { Ok(Self::Gathered(samples)) }
+    }
+
+    fn len(&self) -> u64 {
+        match self {
+            Self::Source(_, n) => *n,
+            Self::Gathered(samples) => samples.len() as u64,
+        }
+    }
+
+    fn get(&self, index: usize) -> Option<Result<RawSample, DataError>> {
+        match self {
+            Self::Source(source, _) => source.get(index as u64),
+            Self::Gathered(samples) => samples.get(index).cloned().map(Ok),
+        }
+    }
+}
+
+/// The endless order: every epoch a permutation keyed by (seed, epoch).
+struct Order {
+    pool: Pool,
+    seed: u64,
+    position: u64,
+    epoch: Option<(u64, Vec<usize>)>,
+}
+
+impl Iterator for Order {
+    type Item = Result<(RawSample, u64), DataError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let n = self.pool.len();
+        let (epoch, place) = (self.position / n, self.position % n);
+        if self.epoch.as_ref().is_none_or(|(e, _)| *e != epoch) {
+            let order = Stream::counted(self.seed, "order", epoch).permutation(n as usize);
+            self.epoch = Some((epoch, order));
+        }
+        let index = self.epoch.as_ref().map(|(_, order)| order[place as usize])?;
+        let position = self.position;
+        self.position += 1;
+        Some(self.pool.get(index)?.map(|sample| (sample, position)))
+    }
+}

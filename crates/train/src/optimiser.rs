@@ -1,0 +1,128 @@
+//! AdamW, its no-decay rule, and the schedule.
+
+use clipguard_model::{Weights, parameters::is_buffer};
+use rayon::prelude::*;
+use std::collections::BTreeMap;
+
+/// Gradients by parameter name.
+pub(crate) type Gradients = BTreeMap<String, Vec<f32>>;
+
+/// Elements updated by one task.
+const TASK: usize = 1 << 16;
+
+/// AdamW (Loshchilov and Hutter 2019) as PyTorch computes it: decay first, then the moments,
+/// then the step with bias-corrected moments.
+#[derive(Clone, Copy, Debug)]
+pub struct AdamW {
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub epsilon: f64,
+    /// Weight decay of the parameters that decay.
+    pub weight_decay: f64,
+}
+
+/// Whether a parameter decays: open_clip's released rule (at least two dimensions and no `bn`,
+/// `ln`, `bias` or `logit_scale` in the name).
+pub fn decays(name: &str, shape: &[usize]) -> bool {
+    shape.len() >= 2 && !["bn", "ln", "bias", "logit_scale"].iter().any(|part| name.contains(part))
+}
+
+/// Linear warm-up over `warmup` steps, then a half cosine to zero at `total`; `step` counts
+/// from 0 (open_clip's `cosine_lr`).
+pub fn learning_rate(peak: f64, step: u64, warmup: u64, total: u64) -> f64 {
+    if step < warmup {
+        return peak * (step + 1) as f64 / warmup as f64;
+    }
+    let span = (total.saturating_sub(warmup)).max(1) as f64;
+    0.5 * (1.0 + (std::f64::consts::PI * (step - warmup) as f64 / span).cos()) * peak
+}
+
+/// L2 norm over all gradients, summed in f64 in the order of the names.
+pub(crate) fn global_norm(gradients: &Gradients) -> f64 {
+    let square = |g: &Vec<f32>| -> f64 {
+        let parts: Vec<f64> = g
+            .par_chunks(TASK)
+            .map(|part| part.iter().map(|v| f64::from(*v) * f64::from(*v)).sum())
+            .collect();
+        parts.iter().sum()
+    };
+    gradients.values().map(square).sum::<f64>().sqrt()
+}
+
+impl AdamW {
+    /// Updates `weights` and both moments in place; `step` counts from 1; gradients are multiplied
+    /// by `factor` first (clipping). Parameters without a gradient see a gradient of zero.
+    pub(crate) fn update(
+        &self,
+        weights: &mut Weights,
+        moments: (&mut Weights, &mut Weights),
+        gradients: &Gradients,
+        lr: f64,
+        step: u64,
+        factor: f64,
+    ) {
+        let bias1 = 1.0 - self.beta1.powf(step as f64);
+        let bias2 = (1.0 - self.beta2.powf(step as f64)).sqrt();
+        let (b1, b2) = (self.beta1 as f32, self.beta2 as f32);
+        let (c1, c2) = ((1.0 - self.beta1) as f32, (1.0 - self.beta2) as f32);
+        let (rate, root) = ((lr / bias1) as f32, (1.0 / bias2) as f32);
+        let (epsilon, factor) = (self.epsilon as f32, factor as f32);
+        for (name, array) in weights.iter_mut() {
+            if is_buffer(name) {
+                continue;
+            }
+            let decay = if decays(name, &array.shape) { lr * self.weight_decay } else { 0.0 };
+            let keep = (1.0 - decay) as f32;
+            let (Some(m), Some(v)) = (moments.0.get_mut(name), moments.1.get_mut(name)) else {
+                continue;
+            };
+            let gradient = gradients.get(name);
+            let tasks = array
+                .data
+                .par_chunks_mut(TASK)
+                .zip(m.data.par_chunks_mut(TASK).zip(v.data.par_chunks_mut(TASK)))
+                .enumerate();
+            tasks.for_each(|(task, (p, (m, v)))| {
+                let gradient = gradient.map(|g| &g[task * TASK..task * TASK + p.len()]);
+                for i in 0..p.len() {
+                    let g = gradient.map_or(0.0, |g| g[i] * factor);
+                    m[i] = b1 * m[i] + c1 * g;
+                    v[i] = b2 * v[i] + c2 * g * g;
+                    p[i] = p[i] * keep - rate * m[i] / (v[i].sqrt() * root + epsilon);
+                }
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn schedule_warms_up_and_ends_near_zero() {
+        assert_eq!(learning_rate(1.0, 0, 10, 100), 0.1);
+        assert_eq!(learning_rate(1.0, 9, 10, 100), 1.0);
+        assert_eq!(learning_rate(1.0, 10, 10, 100), 1.0);
+        assert!((learning_rate(1.0, 55, 10, 100) - 0.5).abs() < 1e-12);
+        assert!(learning_rate(1.0, 99, 10, 100) < 1e-3);
+    }
+
+    #[test]
+    fn vectors_norms_and_biases_do_not_decay() {
+        for (name, shape, want) in [
+            ("visual.conv1.weight", &[8, 3, 3, 3][..], true),
+            ("token_embedding.weight", &[64, 8], true),
+            ("visual.class_embedding", &[8], false),
+            ("visual.bn1.weight", &[8], false),
+            ("visual.layer1.0.downsample.1.weight", &[8], false),
+            ("ln_final.weight", &[8], false),
+            ("logit_scale", &[], false),
+        ] {
+            assert_eq!(decays(name, shape), want, "{name}");
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! The recipe of a run: every number that has an influence, complete, as TOML.
+
+use crate::{Jitter, TrainError, objective::objectives};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// Everything that fixes a training run. Unknown keys are refused.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Recipe {
+    /// What is minimised; `clipguard methods` lists the objectives.
+    pub objective: String,
+    /// Where to start: a model to fine-tune, the name of an architecture, or an open_clip
+    /// configuration (`.json`) for training from scratch.
+    pub model: String,
+    /// Data source.
+    pub data: String,
+    /// Optimiser steps.
+    pub steps: u64,
+    /// Pairs in a batch.
+    pub batch: usize,
+    /// Peak learning rate.
+    pub lr: f64,
+    /// Steps of linear warm-up; then a half cosine to zero.
+    pub warmup: u64,
+    /// AdamW's decay, not applied to vectors, norms and biases.
+    pub weight_decay: f64,
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub epsilon: f64,
+    /// Largest global norm of the gradient; 0 means no clipping.
+    pub clip_norm: f64,
+    /// Seed of weights, order and augmentation.
+    pub seed: u64,
+    /// Steps between saved states.
+    pub save_every: u64,
+    /// Steps between lines of `metrics.jsonl`.
+    pub log_every: u64,
+    /// Template that captions a picture which has a label and no caption.
+    pub template: String,
+    /// Colour and place jitter of training pictures.
+    pub jitter: Jitter,
+}
+
+impl Default for Recipe {
+    fn default() -> Self {
+        Self {
+            objective: "clip".to_owned(),
+            model: "ViT-B-32".to_owned(),
+            data: "scenes:100000".to_owned(),
+            steps: 1000,
+            batch: 128,
+            lr: 5e-4,
+            warmup: 100,
+            weight_decay: 0.2,
+            beta1: 0.9,
+            beta2: 0.98,
+            epsilon: 1e-6,
+            clip_norm: 0.0,
+            seed: 0,
+            save_every: 500,
+            log_every: 10,
+            template: "a photo of a {}".to_owned(),
+            jitter: Jitter::default(),
+        }
+    }
+}
+
+impl Recipe {
+    /// Reads a recipe from TOML text; `path` is for messages.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, TrainError> {
+        let refuse = |reason: String| TrainError::Recipe { path: path.to_owned(), reason };
+        let recipe: Self = toml::from_str(text).map_err(|e| refuse(e.to_string()))?;
+        recipe.check().map_err(refuse)?;
+        Ok(recipe)
+    }
+
+    /// As TOML, complete.
+    pub fn to_toml(&self) -> String {
+        toml::to_string_pretty(self).unwrap_or_default()
+    }
+
+    /// Says which value makes no sense and what would be right.
+    pub fn check(&self) -> Result<(), String> {
+        if !objectives().iter().any(|o| o.name == self.objective) {
+            let names: Vec<&str> = objectives().iter().map(|o| o.name).collect();
+            return Err(format!("objective `{}` is unknown; there are {}", self.objective, names.join(", ")));
+        }
+        let positive = [
+            ("steps", self.steps as f64),
+            ("batch", self.batch as f64),
+            ("lr", self.lr),
+            ("epsilon", self.epsilon),
+            ("save_every", self.save_every as f64),
+            ("log_every", self.log_every as f64),
+        ];
+        for (name, value) in positive {
+            if !(value.is_finite() && value > 0.0) {
+                return Err(format!("{name} = {value}: a number above 0 is needed"));
+            }
+        }
+        if self.batch < 2 {
+            return Err("batch = 1: a contrastive loss needs at least 2 pairs".to_owned());
+        }
+        for (name, value) in [("beta1", self.beta1), ("beta2", self.beta2)] {
+            if !(0.0..1.0).contains(&value) {
+                return Err(format!("{name} = {value}: a number in [0, 1) is needed"));
+            }
+        }
+        for (name, value) in [("weight_decay", self.weight_decay), ("clip_norm", self.clip_norm)] {
+            if !(value.is_finite() && value >= 0.0) {
+                return Err(format!("{name} = {value}: a number of at least 0 is needed"));
+            }
+        }
+        if self.warmup > self.steps {
+            return Err(format!("warmup = {} exceeds steps = {}", self.warmup, self.steps));
+        }
+        self.jitter.check()
+    }
+}

@@ -1,0 +1,86 @@
+//! The state of a run: weights, both moments, and the number of steps done.
+
+use crate::TrainError;
+use clipguard_model::{
+    Array, ModelError, Precision, Weights,
+    parameters::is_buffer,
+    weights::{parse_safetensors, to_safetensors, write_atomically},
+};
+use std::path::Path;
+
+/// Name of the state file in a run folder.
+pub(crate) const FILE: &str = "trainer.safetensors";
+
+/// Everything that changes during training.
+#[derive(Clone, Debug, PartialEq)]
+pub struct State {
+    /// Steps done.
+    pub step: u64,
+    /// Weights and buffers.
+    pub weights: Weights,
+    /// First moments.
+    pub first: Weights,
+    /// Second moments.
+    pub second: Weights,
+}
+
+impl State {
+    /// Before the first step.
+    pub fn new(weights: Weights) -> Self {
+        let zeros: Weights = weights
+            .iter()
+            .filter(|(name, _)| !is_buffer(name))
+            .map(|(n, a)| (n.clone(), Array::new(a.shape.clone(), vec![0.0; a.data.len()])))
+            .collect();
+        Self { step: 0, weights, first: zeros.clone(), second: zeros }
+    }
+
+    /// Saves to the run folder; `recipe` is the digest of the recipe, so that a state is never
+    /// continued under another one.
+    pub(crate) fn save(&self, folder: &Path, recipe: &str) -> Result<(), TrainError> {
+        let mut all = Weights::new();
+        for (prefix, part) in
+            [("weight", &self.weights), ("first", &self.first), ("second", &self.second)]
+        {
+            all.extend(part.iter().map(|(n, a)| (format!("{prefix}.{n}"), a.clone())));
+        }
+        let info = format!("{{\"step\":{},\"recipe\":\"{recipe}\"}}", self.step);
+        let bytes = to_safetensors(&all, Precision::F32, Some(("clipguard", &info)))?;
+        Ok(write_atomically(&folder.join(FILE), &bytes)?)
+    }
+
+    /// Reads the state of a run folder.
+    pub(crate) fn load(folder: &Path, recipe: &str) -> Result<Self, TrainError> {
+        let path = folder.join(FILE);
+        let refuse = |reason: &str| TrainError::Folder { path: path.clone(), reason: reason.to_owned() };
+        let bytes = std::fs::read(&path)
+            .map_err(|source| TrainError::Io { path: path.clone(), source })?;
+        let (_, header) = safetensors::SafeTensors::read_metadata(&bytes)
+            .map_err(|e| refuse(&format!("not a state of training: {e}")))?;
+        let info = header.metadata().as_ref().and_then(|m| m.get("clipguard").cloned());
+        let info: serde_json::Value = info
+            .and_then(|text| serde_json::from_str(&text).ok())
+            .ok_or_else(|| refuse("not a state of training: it does not say its step"))?;
+        if info["recipe"] != recipe {
+            return Err(refuse("was made by another recipe; `plan.toml` was changed"));
+        }
+        let step = info["step"].as_u64().ok_or_else(|| refuse("does not say its step"))?;
+        let (all, _) = parse_safetensors(&bytes, &path)?;
+        let part = |prefix: &str| -> Weights {
+            all.iter()
+                .filter_map(|(n, a)| Some((n.strip_prefix(prefix)?.to_owned(), a.clone())))
+                .collect()
+        };
+        let state = Self {
+            step,
+            weights: part("weight."),
+            first: part("first."),
+            second: part("second."),
+        };
+        let complete = state.weights.keys().filter(|n| !is_buffer(n));
+        if !complete.clone().eq(state.first.keys()) || !complete.eq(state.second.keys()) {
+            return Err(ModelError::File { path, reason: "moments are incomplete".to_owned() }.into());
+        }
+        Ok(state)
+    }
+}
