@@ -25,6 +25,8 @@
 //! ([`Limits`]), names of archive members become keys and never paths ([`file_name`] makes a file
 //! name of a key), nothing is executed, and what breaks off is refused rather than completed.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
 mod decode;
 mod error;
 pub mod loader;

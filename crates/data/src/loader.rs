@@ -20,7 +20,7 @@ use std::{
 const NAMED: usize = 20;
 
 /// How a [`Loader`] works.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LoaderOptions {
     /// Threads that run the closure; 0 means as many as the machine has cores.
     pub threads: usize,
@@ -32,12 +32,6 @@ pub struct LoaderOptions {
     pub start: u64,
     /// Only samples whose index is `i` modulo `n`, given as `(i, n)`.
     pub shard: Option<(u64, u64)>,
-}
-
-impl Default for LoaderOptions {
-    fn default() -> Self {
-        Self { threads: 0, queue: 0, strict: false, start: 0, shard: None }
-    }
 }
 
 /// Bad samples that were left out.
@@ -57,8 +51,10 @@ pub struct Loader<T> {
     threads: Vec<JoinHandle<()>>,
     strict: bool,
     skipped: Skipped,
-    on_skip: Option<Box<dyn FnMut(&DataError) + Send>>,
+    on_skip: Option<OnSkip>,
 }
+
+type OnSkip = Box<dyn FnMut(&DataError) + Send>;
 
 /// A sample, and where its result goes.
 type Job<T> = (RawSample, SyncSender<Result<T, DataError>>);

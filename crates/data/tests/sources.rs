@@ -1,5 +1,7 @@
 //! Every kind of source on small data made here, good and bad.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use clipguard_data::{
     DataError, Layout, Limits, Loader, LoaderOptions, Options, Picture, RawSample, Source, open,
 };

@@ -33,7 +33,7 @@ pub use config::Architecture;
 pub use error::ModelError;
 pub use head::Head;
 pub use parameters::Parameters;
-pub use preprocess::{Interpolation, OPENAI_MEAN, OPENAI_STD, Preprocess, ResizeMode};
+pub use preprocess::{OPENAI_MEAN, OPENAI_STD, Preprocess};
 pub use resnet::{BatchStatistics, Pass};
 pub use prompts::{ClassList, PromptError, Template, TemplateSet};
 pub use tokenizer::{Tokenizer, TokenizerOptions};

@@ -1,6 +1,7 @@
 //! From a picture to the pixels a model takes.
 
 use burn::tensor::{Device, Tensor, TensorData};
+use clipguard_data::{Fit, Interpolation, Resize};
 use serde_json::{Value, json};
 
 /// OpenAI's channel means in `[0, 1]`.
@@ -11,51 +12,18 @@ pub const OPENAI_STD: [f32; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
 /// Size, resampling and normalisation of a model's input (open_clip's `preprocess_cfg`).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Preprocess {
-    /// Side of the input in pixels.
-    pub size: u32,
+    /// How a picture of any size becomes the square input.
+    pub resize: Resize,
     /// Per channel, subtracted from pixels in `[0, 1]`.
     pub mean: [f32; 3],
     /// Per channel, divided by after that.
     pub std: [f32; 3],
-    /// `bicubic` or `bilinear`.
-    pub interpolation: Interpolation,
-    /// How the aspect ratio is treated.
-    pub resize_mode: ResizeMode,
-    /// Grey level of the padding (`longest` only).
-    pub fill: u8,
-}
-
-/// Resampling kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Interpolation {
-    /// Catmull-Rom with a = -0.5, antialiased.
-    Bicubic,
-    /// Triangle, antialiased.
-    Bilinear,
-}
-
-/// How a picture is brought to a square.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ResizeMode {
-    /// Shorter side to the size, then centre crop.
-    Shortest,
-    /// Longer side to the size, then pad.
-    Longest,
-    /// Both sides to the size.
-    Squash,
 }
 
 impl Preprocess {
     /// OpenAI's defaults for a model with input side `size`.
     pub fn openai(size: usize) -> Self {
-        Self {
-            size: size as u32,
-            mean: OPENAI_MEAN,
-            std: OPENAI_STD,
-            interpolation: Interpolation::Bicubic,
-            resize_mode: ResizeMode::Shortest,
-            fill: 0,
-        }
+        Self { resize: Resize::new(size as u32), mean: OPENAI_MEAN, std: OPENAI_STD }
     }
 
     /// Reads open_clip's `preprocess_cfg`; missing keys take OpenAI's values. The error says which
@@ -65,27 +33,27 @@ impl Preprocess {
         let empty = serde_json::Map::new();
         for (key, value) in config.as_object().unwrap_or(&empty) {
             match key.as_str() {
-                "size" => result.size = side(value)?,
+                "size" => result.resize.size = side(value)?,
                 "mean" => result.mean = triple(key, value, |v| v.is_finite())?,
                 "std" => result.std = triple(key, value, |v| v.is_finite() && v > 0.0)?,
                 "interpolation" => {
-                    result.interpolation = match value.as_str() {
+                    result.resize.interpolation = match value.as_str() {
                         Some("bicubic") => Interpolation::Bicubic,
                         Some("bilinear") => Interpolation::Bilinear,
                         _ => return Err(format!("`interpolation` = {value}: bicubic or bilinear")),
                     }
                 }
                 "resize_mode" => {
-                    result.resize_mode = match value.as_str() {
-                        Some("shortest") => ResizeMode::Shortest,
-                        Some("longest") => ResizeMode::Longest,
-                        Some("squash") => ResizeMode::Squash,
+                    result.resize.mode = match value.as_str() {
+                        Some("shortest") => Fit::Shortest,
+                        Some("longest") => Fit::Longest,
+                        Some("squash") => Fit::Squash,
                         _ => return Err(format!("`resize_mode` = {value}: shortest, longest or squash")),
                     }
                 }
                 "fill_color" => {
-                    result.fill = match value.as_u64() {
-                        Some(v) if v <= 255 => v as u8,
+                    result.resize.fill = match value.as_u64() {
+                        Some(v) if v <= 255 => [v as u8; 3],
                         _ => return Err(format!("`fill_color` = {value}: a level in 0..=255")),
                     }
                 }
@@ -94,8 +62,8 @@ impl Preprocess {
                 _ => return Err(format!("unknown key `{}`", key.escape_debug())),
             }
         }
-        if result.size as usize != size {
-            return Err(format!("`size` is {}, the tower takes {size}", result.size));
+        if result.resize.size as usize != size {
+            return Err(format!("`size` is {}, the tower takes {size}", result.resize.size));
         }
         Ok(result)
     }
@@ -104,20 +72,20 @@ impl Preprocess {
     pub fn to_json(&self) -> Value {
         let double = |v: &[f32; 3]| v.map(|x| x.to_string().parse::<f64>().unwrap_or(f64::from(x)));
         json!({
-            "size": self.size,
+            "size": self.resize.size,
             "mode": "RGB",
             "mean": double(&self.mean),
             "std": double(&self.std),
-            "interpolation": match self.interpolation {
+            "interpolation": match self.resize.interpolation {
                 Interpolation::Bicubic => "bicubic",
                 Interpolation::Bilinear => "bilinear",
             },
-            "resize_mode": match self.resize_mode {
-                ResizeMode::Shortest => "shortest",
-                ResizeMode::Longest => "longest",
-                ResizeMode::Squash => "squash",
+            "resize_mode": match self.resize.mode {
+                Fit::Shortest => "shortest",
+                Fit::Longest => "longest",
+                Fit::Squash => "squash",
             },
-            "fill_color": self.fill,
+            "fill_color": self.resize.fill[0],
         })
     }
 
@@ -134,7 +102,7 @@ impl Preprocess {
     /// Stacks prepared 8-bit pictures (`3 * size * size` bytes, interleaved RGB) into pixels
     /// `[batch, 3, size, size]` in `[0, 1]`.
     pub fn stack(&self, pictures: &[&[u8]], device: &Device) -> Tensor<4> {
-        let side = self.size as usize;
+        let side = self.resize.size as usize;
         let plane = side * side;
         let mut values = vec![0f32; pictures.len() * 3 * plane];
         for (picture, target) in pictures.iter().zip(values.chunks_exact_mut(3 * plane)) {

@@ -3,7 +3,7 @@
 use crate::{Jitter, TrainError};
 use burn::tensor::Tensor;
 use clipguard_data::{
-    DataError, Limits, Loader, LoaderOptions, Picture, RawSample, Resize, Source, Stream,
+    DataError, Limits, Loader, LoaderOptions, Picture, RawPicture, RawSample, Resize, Source, Stream,
 };
 use clipguard_model::{Clip, Template, Tokenizer};
 use std::sync::Arc;
@@ -69,9 +69,9 @@ impl Batches {
         let seed = preparation.seed;
         let order = Order { pool, seed, position: start * batch as u64, epoch: None };
         let options = LoaderOptions { threads, queue: 2 * batch, ..LoaderOptions::default() };
-        let loader = Loader::from_samples(order, options, move |(raw, position)| {
+        let loader = Loader::from_samples(order, options, move |raw| {
             let key = raw.key.clone();
-            Ok(prepare(raw, position, &preparation, classes.as_deref())
+            Ok(prepare(raw, &preparation, classes.as_deref())
                 .map_err(|reason| (key, reason)))
         })?;
         Ok(Self { loader, batch })
@@ -100,11 +100,10 @@ impl Iterator for Batches {
 
 fn prepare(
     raw: RawSample,
-    position: u64,
     p: &Preparation,
     classes: Option<&[String]>,
 ) -> Result<Pair, String> {
-    let label = raw.label;
+    let (label, position) = (raw.label, raw.index);
     let sample = raw.decode(&Limits::default()).map_err(|e| e.to_string())?;
     let mut picture: Picture = p.resize.picture(&sample.picture);
     p.jitter.apply(&mut picture, &mut Stream::counted(p.seed, "jitter", position));
@@ -122,7 +121,7 @@ enum Pool {
 
 impl Pool {
     fn new(source: &Arc<dyn Source>) -> Result<Self, TrainError> {
-        let empty = || DataError::Source {
+        let empty = || DataError::Spelling {
             spelling: source.name().to_owned(),
             reason: "there are no samples to train on".to_owned(),
         };
@@ -133,14 +132,18 @@ impl Pool {
         for sample in source.open(0)? {
             match sample {
                 Ok(sample) => {
-                    bytes += sample.size();
+                    bytes += match &sample.picture {
+                        RawPicture::Encoded(bytes) => bytes.len(),
+                        RawPicture::Pixels(picture) => picture.rgb.len(),
+                        RawPicture::File(_) | RawPicture::Drawn(_) => 0,
+                    };
                     samples.push(sample);
                 }
                 Err(e) if e.is_fatal() => return Err(e.into()),
                 Err(_) => {}
             }
             if bytes > MAX_GATHERED {
-                return Err(DataError::Source {
+                return Err(DataError::Spelling {
                     spelling: source.name().to_owned(),
                     reason: "too large to be shuffled in memory; unpack the gzipped shards \
                              (plain tar files are read in any order)"
@@ -167,7 +170,8 @@ impl Pool {
     }
 }
 
-/// The endless order: every epoch a permutation keyed by (seed, epoch).
+/// The endless order: every epoch a permutation keyed by (seed, epoch). A sample's index is its
+/// place in this order.
 struct Order {
     pool: Pool,
     seed: u64,
@@ -176,7 +180,7 @@ struct Order {
 }
 
 impl Iterator for Order {
-    type Item = Result<(RawSample, u64), DataError>;
+    type Item = Result<RawSample, DataError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let n = self.pool.len();
@@ -188,6 +192,6 @@ impl Iterator for Order {
         let index = self.epoch.as_ref().map(|(_, order)| order[place as usize])?;
         let position = self.position;
         self.position += 1;
-        Some(self.pool.get(index)?.map(|sample| (sample, position)))
+        Some(self.pool.get(index)?.map(|sample| RawSample { index: position, ..sample }))
     }
 }

@@ -7,10 +7,10 @@ use crate::{
     optimiser::{Gradients, global_norm},
 };
 use burn::tensor::Device;
-use clipguard_data::{Fit, Interpolation, Resize, Source};
+use clipguard_data::Source;
 use clipguard_model::{
     Architecture, BatchStatistics, Checkpoint, Clip, ModelError, Parameters, Pass, Precision,
-    Preprocess, ResizeMode, Template, checkpoint::hex,
+    Preprocess, Template, checkpoint::hex,
     parameters::{initial_weights, is_buffer},
     weights::write_atomically,
 };
@@ -210,7 +210,7 @@ impl Run {
 
     fn preparation(&self) -> Result<Preparation, TrainError> {
         Ok(Preparation {
-            resize: resizer(&self.preprocess),
+            resize: self.preprocess.resize,
             context: self.architecture.text.context,
             jitter: self.recipe.jitter,
             template: Template::new(&self.recipe.template).map_err(|e| TrainError::Recipe {
@@ -367,20 +367,4 @@ fn read_model(path: &Path) -> Result<(Architecture, Preprocess), TrainError> {
         None => Preprocess::openai(size),
     };
     Ok((architecture, preprocess))
-}
-
-/// The picture resampler of a model's preprocessing.
-fn resizer(p: &Preprocess) -> Resize {
-    let mut resize = Resize::new(p.size);
-    resize.interpolation = match p.interpolation {
-        clipguard_model::Interpolation::Bicubic => Interpolation::Bicubic,
-        clipguard_model::Interpolation::Bilinear => Interpolation::Bilinear,
-    };
-    resize.fit = match p.resize_mode {
-        ResizeMode::Shortest => Fit::Shortest,
-        ResizeMode::Longest => Fit::Longest,
-        ResizeMode::Squash => Fit::Squash,
-    };
-    resize.fill = p.fill;
-    resize
 }

@@ -11,7 +11,7 @@ pub use cifar::{Cifar, Split};
 pub use folder::Folder;
 pub use shards::Shards;
 
-use crate::{DataError, Limits, Source};
+use crate::{DataError, Limits, Source, scenes::Scenes};
 use std::{
     io::Read,
     path::{Path, PathBuf},
@@ -41,7 +41,7 @@ pub struct Options {
 
 /// What the spellings are, for messages.
 const SPELLINGS: &str =
-    "a picture, a folder, a.tar, shards/{00000..00012}.tar, cifar10:PATH, cifar10:PATH#train";
+    "a picture, a folder, a.tar, shards/{00000..00012}.tar, cifar10:PATH#train, scenes:COUNT, embedded";
 
 /// Opens the data source a user spelled.
 ///
@@ -50,15 +50,23 @@ const SPELLINGS: &str =
 /// | `cat.jpg` | one picture |
 /// | `photos/` | the pictures of a folder, with classes if all lie in sub-folders |
 /// | `a.tar`, `a.tar.gz`, `shards/{00000..00012}.tar` | WebDataset |
+/// | `scenes`, `scenes:COUNT:part=scene,side=64` | drawn scenes, see [`crate::scenes`] |
+/// | `embedded` | the pictures that travel with the program |
 /// | `cifar10:PATH`, `cifar10:PATH#train` | CIFAR-10, test half unless said otherwise; a folder or an archive |
 ///
 /// # Errors
 /// What is missing, unreadable or spelled in no known way, each with what would be right.
 pub fn open(spelling: &str, options: &Options) -> Result<Arc<dyn Source>, DataError> {
     let wrong = |reason: String| DataError::Spelling { spelling: spelling.into(), reason };
+    if spelling == "embedded" {
+        return Ok(Arc::new(Scenes::embedded().map_err(|e| wrong(e.to_string()))?));
+    }
+    if spelling == "scenes" {
+        return Ok(Arc::new(Scenes::parse(spelling).map_err(|e| wrong(e.to_string()))?));
+    }
     if let Some((scheme, rest)) = scheme(spelling) {
         return match scheme {
-            // Sources that are not files have their arm here.
+            "scenes" => Ok(Arc::new(Scenes::parse(spelling).map_err(|e| wrong(e.to_string()))?)),
             "cifar10" => {
                 let (path, split) = match rest.rsplit_once('#') {
                     None => (rest, Split::Test),
