@@ -74,7 +74,7 @@ fn map(kind: Activation, x: &[f32], y: &mut [f32], g: Option<&[f32]>) {
             }
         };
     }
-    vectorised(|| match kind {
+    vectorised(#[inline(always)] || match kind {
         Activation::QuickGelu => run!(Activation::QuickGelu),
         Activation::Gelu => run!(Activation::Gelu),
         Activation::GeluTanh => run!(Activation::GeluTanh),

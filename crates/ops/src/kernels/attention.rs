@@ -40,7 +40,7 @@ impl Shape {
         let t = self.tokens;
         let (q, k) = (self.part(packed, 0, head), self.part(packed, 1, head));
         product(p, t, q, k.t(), self.scale(), false);
-        vectorised(|| {
+        vectorised(#[inline(always)] || {
             for (i, row) in p.chunks_exact_mut(t).enumerate() {
                 let seen = if self.causal { i + 1 } else { t };
                 let (row, hidden) = row.split_at_mut(seen);
@@ -84,7 +84,7 @@ pub(crate) fn backward(s: &Shape, packed: &[f32], g: &[f32]) -> Vec<f32> {
                     product(dp, t, g, s.part(packed, 2, head).t(), 1.0, false);
                     let probabilities = Mat::new(p, t, t);
                     product(&mut dx[2 * w + head * d..], 3 * w, probabilities.t(), g, 1.0, false);
-                    vectorised(|| {
+                    vectorised(#[inline(always)] || {
                         for (p, dp) in p.chunks_exact(t).zip(dp.chunks_exact_mut(t)) {
                             let mean = dot(p, dp);
                             dp.iter_mut().zip(p).for_each(|(dp, p)| *dp = p * (*dp - mean));

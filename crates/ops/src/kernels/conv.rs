@@ -86,7 +86,7 @@ impl Shape {
         let rows = self.out_h() * self.out_w();
         let sources = columns.chunks_exact(rows * window);
         for (picture, columns) in pictures.chunks_exact_mut(size).zip(sources) {
-            super::vectorised(|| {
+            super::vectorised(#[inline(always)] || {
                 self.for_windows(|row, column, target| {
                     if let Some(to) = target {
                         let from = &columns[row * window + column..][..self.c];

@@ -11,7 +11,7 @@ pub(crate) fn layer(x: &[f32], gamma: &[f32], beta: &[f32], eps: f32) -> Vec<f32
     let c = gamma.len();
     let mut y = vec![0.0; x.len()];
     y.par_chunks_mut(TASK_ROWS * c).zip(x.par_chunks(TASK_ROWS * c)).for_each(|(y, x)| {
-        vectorised(|| {
+        vectorised(#[inline(always)] || {
             for (y, x) in y.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
                 let (mean, inverse) = moments(x, eps);
                 for i in 0..c {
@@ -52,7 +52,7 @@ pub(crate) fn layer_backward(
         .par_chunks_mut(TASK_ROWS * c)
         .zip(x.par_chunks(TASK_ROWS * c).zip(g.par_chunks(TASK_ROWS * c)))
         .map(|(dx, (x, g))| {
-            vectorised(|| {
+            vectorised(#[inline(always)] || {
                 let (mut dgamma, mut dbeta) = (vec![0.0; c], vec![0.0; c]);
                 let (mut hat, mut scaled) = (vec![0.0; c], vec![0.0; c]);
                 let rows = dx.chunks_exact_mut(c).zip(x.chunks_exact(c).zip(g.chunks_exact(c)));
@@ -94,7 +94,7 @@ pub(crate) fn column_moments(x: &[f32], c: usize) -> (Vec<f32>, Vec<f32>) {
         let parts: Vec<(Vec<f32>, Vec<f32>)> = x
             .par_chunks(TASK_ROWS * c)
             .map(|x| {
-                vectorised(|| {
+                vectorised(#[inline(always)] || {
                     let mut sums = vec![0.0f32; c];
                     for row in x.chunks_exact(c) {
                         match centre {
@@ -133,7 +133,7 @@ pub(crate) fn columns(x: &[f32], s: &Columns<'_>) -> Vec<f32> {
     let offset: Vec<f32> = (0..c).map(|i| s.beta[i] - s.mean[i] * slope[i]).collect();
     let mut y = vec![0.0; x.len()];
     y.par_chunks_mut(TASK_ROWS * c).zip(x.par_chunks(TASK_ROWS * c)).for_each(|(y, x)| {
-        vectorised(|| {
+        vectorised(#[inline(always)] || {
             for (y, x) in y.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
                 for i in 0..c {
                     let v = x[i] * slope[i] + offset[i];
@@ -160,7 +160,7 @@ pub(crate) fn columns_backward(
         .par_chunks(TASK_ROWS * c)
         .zip(g.par_chunks(TASK_ROWS * c))
         .map(|(x, g)| {
-            vectorised(|| {
+            vectorised(#[inline(always)] || {
                 let (mut dgamma, mut dbeta) = (vec![0.0f32; c], vec![0.0f32; c]);
                 for (x, g) in x.chunks_exact(c).zip(g.chunks_exact(c)) {
                     for i in 0..c {
@@ -183,7 +183,7 @@ pub(crate) fn columns_backward(
     dx.par_chunks_mut(TASK_ROWS * c)
         .zip(x.par_chunks(TASK_ROWS * c).zip(g.par_chunks(TASK_ROWS * c)))
         .for_each(|(dx, (x, g))| {
-            vectorised(|| {
+            vectorised(#[inline(always)] || {
                 let rows = dx.chunks_exact_mut(c).zip(x.chunks_exact(c).zip(g.chunks_exact(c)));
                 for (dx, (x, g)) in rows {
                     for i in 0..c {
