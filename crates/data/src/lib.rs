@@ -3,6 +3,7 @@
 pub mod picture;
 pub mod random;
 pub mod sample;
+pub mod spelling;
 
 pub use picture::{Picture, PictureError};
 pub use random::Stream;
