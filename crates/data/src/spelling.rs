@@ -291,8 +291,12 @@ pub enum SpellingError {
 /// "; did you mean `x`?" when a known word is close, else the list of them.
 fn hint<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> String {
     let known: Vec<&str> = known.collect();
-    let near = known.iter().map(|k| (strsim::jaro_winkler(word, k), *k));
-    match near.max_by(|a, b| a.0.total_cmp(&b.0)) {
+    // Jaro-Winkler misses swapped letters in short words, an edit distance misses cut-off words.
+    let likeness = |other: &str| match strsim::osa_distance(word, other) <= 1 {
+        true => strsim::jaro_winkler(word, other).max(0.9),
+        false => strsim::jaro_winkler(word, other),
+    };
+    match known.iter().map(|k| (likeness(k), k)).max_by(|a, b| a.0.total_cmp(&b.0)) {
         Some((likeness, closest)) if likeness > 0.75 => format!("; did you mean `{closest}`?"),
         Some(_) => format!("; known: {}", known.join(", ")),
         None => "; it has none".to_owned(),
