@@ -6,7 +6,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use safetensors::{Dtype, SafeTensors};
 
 /// A file of golden arrays.
-pub struct Golden {
+pub(crate) struct Golden {
     name: String,
     bytes: Vec<u8>,
 }
@@ -14,7 +14,7 @@ pub struct Golden {
 #[allow(dead_code, reason = "each including test uses a part of it")]
 impl Golden {
     /// `<file>.safetensors` of `folder`, from `$CLIPGUARD_GOLDEN` if set, else from the repository.
-    pub fn open(folder: &str, file: &str) -> Self {
+    pub(crate) fn open(folder: &str, file: &str) -> Self {
         let root = std::env::var_os("CLIPGUARD_GOLDEN").map_or_else(
             || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden")),
             PathBuf::from,
@@ -25,7 +25,7 @@ impl Golden {
     }
 
     /// Names of all arrays.
-    pub fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         SafeTensors::deserialize(&self.bytes)
             .unwrap()
             .names()
@@ -34,12 +34,12 @@ impl Golden {
             .collect()
     }
 
-    pub fn has(&self, name: &str) -> bool {
+    pub(crate) fn has(&self, name: &str) -> bool {
         self.names().iter().any(|known| known == name)
     }
 
     /// Shape and numbers of an array of any type.
-    pub fn numbers(&self, name: &str) -> (Vec<usize>, Vec<f64>) {
+    pub(crate) fn numbers(&self, name: &str) -> (Vec<usize>, Vec<f64>) {
         let file = SafeTensors::deserialize(&self.bytes).unwrap();
         let view = file.tensor(name).unwrap_or_else(|e| panic!("{}: {name}: {e}", self.name));
         let bytes = view.data();
@@ -59,16 +59,16 @@ impl Golden {
         (view.shape().to_vec(), numbers)
     }
 
-    pub fn flat(&self, name: &str) -> Vec<f64> {
+    pub(crate) fn flat(&self, name: &str) -> Vec<f64> {
         self.numbers(name).1
     }
 
-    pub fn integers(&self, name: &str) -> Vec<usize> {
+    pub(crate) fn integers(&self, name: &str) -> Vec<usize> {
         self.flat(name).into_iter().map(|v| v as usize).collect()
     }
 
     /// An array as a tensor of that precision.
-    pub fn tensor<const D: usize>(&self, name: &str, dtype: DType) -> Tensor<D> {
+    pub(crate) fn tensor<const D: usize>(&self, name: &str, dtype: DType) -> Tensor<D> {
         let (shape, numbers) = self.numbers(name);
         Tensor::from_data(TensorData::new(numbers, shape), (&Device::flex(), dtype))
     }
@@ -76,13 +76,13 @@ impl Golden {
 
 /// The numbers of a tensor, without gradients.
 #[allow(dead_code, reason = "each including test uses a part of it")]
-pub fn numbers<const D: usize>(tensor: Tensor<D>) -> Vec<f64> {
+pub(crate) fn numbers<const D: usize>(tensor: Tensor<D>) -> Vec<f64> {
     tensor.into_data().iter::<f64>().collect()
 }
 
 /// Largest absolute difference; NaN counts as infinite.
 #[allow(dead_code, reason = "each including test uses a part of it")]
-pub fn distance(a: &[f64], b: &[f64]) -> f64 {
+pub(crate) fn distance(a: &[f64], b: &[f64]) -> f64 {
     assert_eq!(a.len(), b.len());
     let gap = |(a, b): (&f64, &f64)| if (a - b).is_nan() { f64::INFINITY } else { (a - b).abs() };
     a.iter().zip(b).map(gap).fold(0.0, f64::max)
@@ -90,7 +90,7 @@ pub fn distance(a: &[f64], b: &[f64]) -> f64 {
 
 /// Euclidean length of the difference.
 #[allow(dead_code, reason = "each including test uses a part of it")]
-pub fn gap(a: &[f64], b: &[f64]) -> f64 {
+pub(crate) fn gap(a: &[f64], b: &[f64]) -> f64 {
     assert_eq!(a.len(), b.len());
     a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt()
 }

@@ -39,7 +39,7 @@ pub(crate) struct Evaluation<'a> {
     pub(crate) loss: &'a [f32],
     /// Their labels and targets.
     pub(crate) aim: Aim<'a>,
-    /// The how manieth evaluation this is.
+    /// How many evaluations of these samples came before, over all restarts.
     pub(crate) count: usize,
     /// Whether nothing follows in this restart.
     pub(crate) is_last: bool,

@@ -1,10 +1,11 @@
 //! One table drives every attack through the contract: all attacks x norms x victims.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::sync::Arc;
 
 use burn::tensor::{DType, Tensor};
 use clipguard_attack::{Attack, Attacked, Batch, CATALOGUE, Flag, Norm, parse};
-use clipguard_model::victim::{Query, Victim};
+use clipguard_model::victim::{GradientMode, Query, Victim};
 use clipguard_purify::{ClipureCos, Defended, clipure_cos::Settings, defended::unit};
 
 mod networks;
@@ -257,4 +258,33 @@ fn a_target_that_is_the_label_is_refused_for_that_sample() {
     let found = run(&*attack, &Cnn::load(), &pixels, 0..1);
     assert!(!found.success[0] && found.loss[0].is_empty());
     assert_eq!(found.flags, [Flag::TargetIsLabel(1)]);
+}
+
+#[test]
+fn the_gradient_mode_of_a_defence_decides_what_an_attack_finds() {
+    // With ten steps of 30, CLIPure-Cos is the identity: an exact attack meets the bare model, a
+    // detached one meets rounding noise.
+    let text: Tensor<2> = models().tensor("text", DType::F32);
+    let pixels: Tensor<4> = models().tensor::<4>("x3", DType::F32).narrow(0, 0, COUNT);
+    let vit = Arc::new(Vit::load());
+    let attack = parse("pgd:eps=0.04,steps=10,loss=margin").unwrap();
+    let robust = |gradient: Option<GradientMode>| {
+        let bare = Defended::new(vit.clone(), text.clone().transpose(), 100.0);
+        let victim = match gradient {
+            None => bare,
+            gradient => {
+                let blank = unit(text.clone()).mean_dim(0).reshape([24]);
+                bare.with(
+                    ClipureCos::new(Settings { gradient, ..Settings::default() }, blank).unwrap(),
+                )
+            }
+        };
+        run(&*attack, &victim, &pixels, 0..COUNT).robust_accuracy()
+    };
+    let bare = robust(None);
+    let exact = robust(Some(GradientMode::Exact));
+    let straight = robust(Some(GradientMode::StraightThrough));
+    let detached = robust(Some(GradientMode::Detached));
+    assert!((exact - bare).abs() < 0.08 && (straight - bare).abs() < 0.08, "{bare} {exact}");
+    assert!(detached > exact + 0.1, "{detached} {exact}");
 }

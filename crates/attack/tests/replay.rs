@@ -1,4 +1,5 @@
 //! Whole runs of the recorded programs, replayed from their seeds.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::{cell::RefCell, rc::Rc};
 
@@ -118,15 +119,19 @@ fn transposed(loss: &[Vec<f32>], steps: usize) -> Vec<f64> {
     (0..steps).flat_map(|t| loss.iter().map(move |row| f64::from(row[t]))).collect()
 }
 
-/// Compares one run with the arrays of `name`; `adv`, `loss`: tolerances, the first for all but a
-/// share of 1 % of the entries.
+/// Runs whose pictures differ between f32 and f64 in the original program already: the sign of a
+/// gradient near 0 flips. There 1 % of the entries may differ.
+const SENSITIVE: [&str; 3] = ["cnn.pgd10_random", "cnn.mifgsm10", "vit.mifgsm10"];
+
+/// Compares one run with the arrays of `name`; `adv`, `loss`: tolerances.
 fn check(file: &Golden, name: &str, replay: &Replay<'_>, adv: f64, loss: Option<f64>) {
     let (attacked, trace) = replay.run();
     let steps = replay.pgd.steps;
     let found = numbers(attacked.pixels.clone());
     let expected = file.flat(&format!("{name}.adv"));
     let off = found.iter().zip(&expected).filter(|(a, b)| (*a - *b).abs() > adv).count();
-    assert!(off * 100 <= found.len(), "{name}: {off} of {} entries differ", found.len());
+    let allowed = if SENSITIVE.contains(&name) { found.len() / 100 } else { 0 };
+    assert!(off <= allowed, "{name}: {off} of {} entries differ", found.len());
     if let Some(tolerance) = loss {
         let off = distance(&transposed(&attacked.loss, steps), &file.flat(&format!("{name}.loss")));
         assert!(off < tolerance, "losses of {name}: {off:e}");

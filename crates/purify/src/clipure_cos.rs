@@ -191,13 +191,15 @@ impl ClipureCos {
     /// length and the unit row stay attached, exactly as in the released code.
     pub fn iterates(&self, embedding: Tensor<2>) -> Vec<Tensor<2>> {
         let still = self.plane(embedding.clone()).still;
+        // Rows that stay run along as the blank direction, so that no NaN reaches the sums that
+        // released mode takes over the batch, forward or backward.
+        let blank = self.blank_on(&embedding).expand(embedding.dims());
+        let (mut current, mut memory) = (keep(embedding.clone(), blank, still.clone()), None);
         let mut all = vec![embedding.clone()];
-        let (mut current, mut memory) = (embedding.clone(), None);
         for _ in 0..self.settings.steps {
             let (next, direction) = self.step(current, memory);
-            current = keep(next, embedding.clone(), still.clone());
-            memory = Some(direction);
-            all.push(current.clone());
+            all.push(keep(next.clone(), embedding.clone(), still.clone()));
+            (current, memory) = (next, Some(direction));
         }
         all
     }

@@ -1,4 +1,5 @@
 //! CLIPure-Cos against the golden arrays, in f32 and f64, from embeddings to gradients.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use burn::tensor::{DType, Int, Tensor, TensorData, activation::log_softmax};
 use clipguard_model::victim::{GradientMode, Query, Victim};
@@ -194,7 +195,8 @@ fn gradients_at_the_encoder_of_every_kind() {
                 let (_, loss, found) = case.attack(&victim);
                 let expected = case.file.flat(&name);
                 let allowed = match gradient {
-                    GradientMode::Detached => 1e-15 * length(&bare),
+                    // Absolute, because most of it cancels; and the rounding of what does not.
+                    GradientMode::Detached => 1e-15 * length(&bare) + 1e-14 * length(&expected),
                     _ => case.gradient * length(&expected),
                 };
                 let off = gap(&found, &expected);

@@ -13,22 +13,22 @@ use clipguard_model::victim::{Query, Victim};
 use clipguard_purify::{Encoder, defended::unit};
 
 #[path = "../../../../tests/golden/reader.rs"]
-pub mod reader;
-pub use reader::{Golden, distance, numbers};
+pub(crate) mod reader;
+pub(crate) use reader::{Golden, distance, numbers};
 
 /// Weights and pictures.
-pub fn models() -> Golden {
+pub(crate) fn models() -> Golden {
     Golden::open("attacks", "models")
 }
 
 /// `Conv(1, 8, 3) - ReLU - Conv(8, 16, 3, stride 2) - ReLU - Linear(1024, 10)` on `(x - .5) / .5`.
-pub struct Cnn {
+pub(crate) struct Cnn {
     conv: [(Tensor<4>, Tensor<1>); 2],
     fc: (Tensor<2>, Tensor<1>),
 }
 
 impl Cnn {
-    pub fn load() -> Self {
+    pub(crate) fn load() -> Self {
         let file = models();
         let conv = |name: &str| {
             let tensor = |part: &str| format!("cnn.{name}.{part}");
@@ -55,7 +55,7 @@ impl Victim for Cnn {
 }
 
 /// A one-block transformer of width 24 with two heads on patches of 4x4.
-pub struct Vit {
+pub(crate) struct Vit {
     patch: (Tensor<2>, Tensor<1>),
     position: Tensor<3>,
     norms: [(Tensor<1>, Tensor<1>); 3],
@@ -66,7 +66,7 @@ pub struct Vit {
 }
 
 impl Vit {
-    pub fn load() -> Self {
+    pub(crate) fn load() -> Self {
         let file = models();
         let norm = |name: &str| {
             let tensor = |part: &str| file.tensor(&format!("vit.{name}.{part}"), DType::F32);
@@ -125,7 +125,7 @@ impl Victim for Vit {
 }
 
 /// The golden toy CLIP head on the ViT: `100 * normalise(embedding) @ text^T`.
-pub struct ToyClip(pub Vit);
+pub(crate) struct ToyClip(pub(crate) Vit);
 
 impl Victim for ToyClip {
     fn classes(&self) -> usize {
@@ -148,7 +148,7 @@ fn apply<const D: usize>(x: Tensor<D>, (weight, bias): &(Tensor<2>, Tensor<1>)) 
 }
 
 /// SplitMix64, the stream that replaced the generators of the recorded programs.
-pub struct SplitMix(pub u64);
+pub(crate) struct SplitMix(pub(crate) u64);
 
 impl SplitMix {
     fn next(&mut self) -> u64 {
@@ -158,31 +158,31 @@ impl SplitMix {
         z ^ (z >> 31)
     }
 
-    pub fn uniform(&mut self) -> f32 {
+    pub(crate) fn uniform(&mut self) -> f32 {
         ((self.next() >> 40) as f64 * 2f64.powi(-24)) as f32
     }
 
-    pub fn normal(&mut self) -> f32 {
+    pub(crate) fn normal(&mut self) -> f32 {
         let u = ((self.next() >> 11) + 1) as f64 * 2f64.powi(-53);
         let v = (self.next() >> 11) as f64 * 2f64.powi(-53);
         ((-2.0 * u.ln()).sqrt() * (TAU * v).cos()) as f32
     }
 
-    pub fn uniforms(&mut self, n: usize) -> Vec<f32> {
+    pub(crate) fn uniforms(&mut self, n: usize) -> Vec<f32> {
         (0..n).map(|_| self.uniform()).collect()
     }
 
-    pub fn normals(&mut self, n: usize) -> Vec<f32> {
+    pub(crate) fn normals(&mut self, n: usize) -> Vec<f32> {
         (0..n).map(|_| self.normal()).collect()
     }
 }
 
 /// Numbers as a tensor like `shape`.
-pub fn like(shape: [usize; 4], numbers: Vec<f32>) -> Tensor<4> {
+pub(crate) fn like(shape: [usize; 4], numbers: Vec<f32>) -> Tensor<4> {
     Tensor::from_data(TensorData::new(numbers, shape), &Device::flex())
 }
 
 /// Keys "0", "1", ...
-pub fn keys(count: usize) -> Vec<String> {
+pub(crate) fn keys(count: usize) -> Vec<String> {
     (0..count).map(|i| i.to_string()).collect()
 }
