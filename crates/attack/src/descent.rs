@@ -210,7 +210,7 @@ impl Descent<'_> {
     ///
     /// With several draws, losses and gradients are means over them and the logits are those of
     /// the last. Draw 0 of a random victim is left for judging.
-    #[allow(clippy::too_many_arguments)]
+    #[allow(clippy::too_many_arguments, reason = "what a forward pass takes, and where to book it")]
     fn probe(
         &self,
         victim: &dyn Victim,

@@ -56,8 +56,8 @@ parameters! {
         target: Option<Target> = None,
         /// Point handed back: best, last or loss.
         keep: Keep = Keep::Best,
-        /// Whether a sample stops once it is clearly broken (only with keep=best); a random victim may
-        /// only have been lucky, so switch it off there.
+        /// Whether a sample stops once it is clearly broken (only with keep=best). Switch it off
+        /// for random victims, which may have erred by chance.
         early_exit: bool = true,
         /// Gradients averaged at each point, for random victims; at least 1.
         eot: usize = 1,

@@ -101,7 +101,7 @@ fn the_margin_is_that_of_square_and_of_carlini_and_wagner() {
     let gradient = numbers(logits.grad_remove(&mut margin.sum().backward()).unwrap());
     let clipped = file.flat("cw_f_kappa2");
     let clipped_gradient = file.flat("cw_f_kappa2_grad");
-    // That program takes maxima over products with a 0/1 mask, so it reads every negative logit as 0.
+    // That program takes maxima over products with a 0/1 mask: it reads negative logits as 0.
     let logits = file.flat("logits");
     let positive = |row: usize| {
         let own = logits[row * 10 + aim.labels[row]];

@@ -6,7 +6,7 @@ use std::{cell::RefCell, rc::Rc};
 use burn::tensor::{DType, Tensor};
 use clipguard_attack::{
     Attacked, Batch, Loss, Norm, Pgd, Start, Target,
-    descent::{Descent, Keep, Rule, View},
+    descent::{Descent, Keep, Objective, Rule, View},
     loss::Aim,
     pgd::Momentum,
     start::{ball_l1, ball_l2},
@@ -62,7 +62,7 @@ struct Replay<'a> {
     pgd: Pgd,
     start: Option<Tensor<4>>,
     rule: Option<&'a dyn Fn() -> Box<dyn Rule>>,
-    objective: Option<&'a dyn Fn(Tensor<2>, &Aim<'_>) -> Tensor<1>>,
+    objective: Option<&'a Objective<'a>>,
 }
 
 impl<'a> Replay<'a> {

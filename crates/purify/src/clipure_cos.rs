@@ -2,8 +2,7 @@
 //!
 //! Each step normalises the gradient of `-cos(z, t)`, goes `eta` along its negative on the unit
 //! sphere and restores the length. The motion changes only the angle to `t`: what lies across it,
-//! and carries the class, is kept or exactly reversed, never changed in direction. With the published
-//! settings (`eta` 30, 10 steps) every step turns by 88 degrees and the next one turns back, so
+//! and carries the class, is kept or exactly reversed, never turned. With the published settings (`eta` 30, 10 steps) every step turns by 88 degrees and the next one turns back, so
 //! that row by row the map is the identity; see [`angles`](crate::angles). It is built completely
 //! because it is what people ask for, and so that the honest number stands beside the published
 //! one.
@@ -174,7 +173,7 @@ impl ClipureCos {
             let data = TensorData::new(turn.iter().map(|&a| of(a)).collect(), [turn.len(), 1]);
             Tensor::<2>::from_data(data, (&embedding.device(), embedding.dtype()))
         };
-        // The unit vector at right angles to the row in its plane, in the direction of rising angle.
+        // The unit vector at right angles to the row in its plane, towards larger angles.
         let tangent = across * (cosine / sine.clone()) - self.blank_on(&embedding) * sine;
         let turned = embedding.clone() * constant(f64::cos) + tangent * length * constant(f64::sin);
         keep(turned, embedding, still)
