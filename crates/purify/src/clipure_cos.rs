@@ -2,10 +2,10 @@
 //!
 //! Each step normalises the gradient of `-cos(z, t)`, goes `eta` along its negative on the unit
 //! sphere and restores the length. The motion changes only the angle to `t`: what lies across it,
-//! and carries the class, is kept or exactly reversed, never turned. With the published settings (`eta` 30, 10 steps) every step turns by 88 degrees and the next one turns back, so
-//! that row by row the map is the identity; see [`angles`](crate::angles). It is built completely
-//! because it is what people ask for, and so that the honest number stands beside the published
-//! one.
+//! and carries the class, is kept or exactly reversed, never turned. With the published settings
+//! (`eta` 30, 10 steps) every step turns by 88 degrees and the next one turns back, so that row by
+//! row the map is the identity; see [`angles`](crate::angles). It is built completely because it is
+//! what people ask for, and so that the honest number stands beside the published one.
 
 use burn::tensor::{Bool, DType, Tensor, TensorData};
 use clipguard_data::{
