@@ -36,6 +36,7 @@ pub mod resize;
 pub mod sample;
 pub mod scenes;
 pub mod sources;
+pub mod spelling;
 
 pub use error::{DataError, shown};
 pub use loader::{Loader, LoaderOptions, Skipped};

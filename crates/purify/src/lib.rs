@@ -1,1 +1,101 @@
 //! Purifiers: defences that act at inference.
+//!
+//! The one decision behind this crate: **a purifier is part of the victim, and so is the way a
+//! gradient passes it.** A defence is only worth what it withstands when the attacker
+//! differentiates through it, and the history of the field is one of defences whose released code
+//! happened to hide the gradient. So a purifier is a differentiable map on tensors, a
+//! [`Defended`] model composes purifiers with an encoder and a head into a
+//! [`Victim`](clipguard_model::victim::Victim), and whether the gradient is exact, detached or
+//! straight-through is a value on the purifier, not a second implementation. Attacks and defences
+//! never see each other.
+//!
+//! Purifiers act at one of two stations, pixels before the encoder or embeddings behind it; most
+//! leave one of them alone. Each works row by row, so that the answer for a picture does not
+//! depend on its company, or says otherwise by [`Purifier::limit`].
+//!
+//! Not chosen: purifiers that call automatic differentiation inside (the framework has no second
+//! derivatives, and such a defence cannot be attacked exactly). Inner gradients are written out:
+//! that of the cosine has two terms.
+
+pub mod angles;
+pub mod catalogue;
+pub mod clipure_cos;
+pub mod defended;
+
+use std::fmt;
+
+use burn::tensor::Tensor;
+use clipguard_data::spelling::{Spelling, SpellingError};
+
+pub use catalogue::{CATALOGUE, Material, parse};
+pub use clipure_cos::{ClipureCos, Mode, StepNorm};
+pub use defended::{Defended, Encoder};
+
+/// A map that takes the attack out of pictures or embeddings.
+pub trait Purifier: Send + Sync {
+    /// Purified pictures `[batch, 3, height, width]` in `[0, 1]`, in front of the encoder.
+    ///
+    /// `keys` has one key a row; the draws of a random purifier depend on it and on `draw` alone.
+    fn pixels(&self, pixels: Tensor<4>, keys: &[String], draw: u64) -> Tensor<4> {
+        let _ = (keys, draw);
+        pixels
+    }
+
+    /// Purified embeddings `[batch, dimensions]`, behind encoder and L2 normalisation.
+    ///
+    /// # Panics
+    /// When the batch is larger than [`Purifier::limit`] allows.
+    fn embedding(&self, embedding: Tensor<2>, keys: &[String], draw: u64) -> Tensor<2> {
+        let _ = (keys, draw);
+        embedding
+    }
+
+    /// The largest batch it accepts; `None` when rows do not depend on each other.
+    fn limit(&self) -> Option<Limit> {
+        None
+    }
+
+    /// Name and all settings, as [`parse`] reads them.
+    fn spelling(&self) -> Spelling;
+}
+
+/// Why a purifier takes only small batches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// Largest number of rows.
+    pub rows: usize,
+    /// What happens beyond it.
+    pub reason: &'static str,
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "at most {} rows in a batch: {}", self.rows, self.reason)
+    }
+}
+
+/// Why a purifier cannot be made or cannot act.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PurifyError {
+    /// Its name or settings.
+    #[error(transparent)]
+    Spelling(#[from] SpellingError),
+    /// Something of the model that it needs is missing or unusable.
+    #[error("{purifier} needs {what}")]
+    Material {
+        /// The purifier's name.
+        purifier: &'static str,
+        /// What is missing.
+        what: &'static str,
+    },
+    /// A batch larger than its limit.
+    #[error("{purifier} got {rows} rows and takes {limit}")]
+    Batch {
+        /// The purifier's name.
+        purifier: &'static str,
+        /// Rows of the batch.
+        rows: usize,
+        /// The limit.
+        limit: Limit,
+    },
+}

@@ -1,0 +1,82 @@
+//! What an attack hands back.
+
+use std::fmt;
+
+use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
+
+/// The result of an attack, one entry a sample in the order of the batch.
+#[derive(Clone, Debug)]
+pub struct Attacked {
+    /// Pictures to be judged, `[batch, channels, height, width]`: inside budget and box, equal to
+    /// the clean picture where nothing was found.
+    pub pixels: Tensor<4>,
+    /// Whether the victim errs on the stored picture (with a target: says the target), from a
+    /// fresh forward pass. Samples that were wrong from the start count as erring.
+    pub success: Vec<bool>,
+    /// Whether the clean picture was classified correctly.
+    pub correct: Vec<bool>,
+    /// Size of the perturbation in the attack's norm.
+    pub norm: Vec<f32>,
+    /// Evaluation at which the first success was seen, counted over restarts from 0 (the first
+    /// start point); `None` if there was none.
+    pub first_success: Vec<Option<usize>>,
+    /// Loss at every evaluated point, over all restarts; empty for samples not attacked.
+    pub loss: Vec<Vec<f32>>,
+    /// Pictures put through the victim.
+    pub forwards: usize,
+    /// Pictures differentiated.
+    pub backwards: usize,
+    /// Share of the differentiated pictures whose gradient was 0 in every entry.
+    pub zero_gradients: f32,
+    /// What a report has to mention.
+    pub flags: Vec<Flag>,
+}
+
+impl Attacked {
+    /// Share of all samples that are classified correctly and not broken.
+    pub fn robust_accuracy(&self) -> f32 {
+        let robust = self.correct.iter().zip(&self.success).filter(|(c, s)| **c && !**s).count();
+        robust as f32 / self.correct.len().max(1) as f32
+    }
+
+    /// The highest loss seen for a sample; `None` when it was not attacked.
+    pub fn best_loss(&self, sample: usize) -> Option<f32> {
+        self.loss[sample].iter().copied().reduce(f32::max)
+    }
+}
+
+/// Something about a run that its reader should know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Flag {
+    /// Gradients of this many pictures held NaN or infinity; those entries were set to 0.
+    BrokenGradient(usize),
+    /// Logits of this many pictures held NaN; they never count as a success.
+    BrokenLogits(usize),
+    /// This many pictures were adversarial during the run but not when put to the victim again.
+    Unconfirmed(usize),
+    /// This many samples have the target class as their true class and were not attacked.
+    TargetIsLabel(usize),
+    /// Too few classes for the loss asked for; the margin was raised instead.
+    MarginInstead {
+        /// Classes of the victim.
+        classes: usize,
+    },
+}
+
+impl fmt::Display for Flag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BrokenGradient(n) => write!(f, "{n} gradients were not finite (set to 0)"),
+            Self::BrokenLogits(n) => write!(f, "{n} pictures had logits that are not numbers"),
+            Self::Unconfirmed(n) => {
+                write!(f, "{n} successes did not survive a second forward pass")
+            }
+            Self::TargetIsLabel(n) => write!(f, "{n} samples already belong to the target class"),
+            Self::MarginInstead { classes } => {
+                write!(f, "{classes} classes are too few for this loss: the margin was used")
+            }
+        }
+    }
+}
