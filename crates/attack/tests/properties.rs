@@ -6,7 +6,8 @@ use std::sync::Arc;
 use burn::tensor::{DType, Tensor};
 use clipguard_attack::{Attack, Attacked, Batch, CATALOGUE, Flag, Norm, parse};
 use clipguard_model::victim::{GradientMode, Query, Victim};
-use clipguard_purify::{ClipureCos, Defended, clipure_cos::Settings, defended::unit};
+use clipguard_model::normalise;
+use clipguard_purify::{ClipureCos, Defended, clipure_cos::Settings};
 
 mod networks;
 use networks::{Cnn, Vit, distance, keys, models, numbers};
@@ -42,7 +43,7 @@ struct Subject {
 
 fn subjects() -> Vec<Subject> {
     let pixels = |name: &str| models().tensor::<4>(name, DType::F32).narrow(0, 0, COUNT);
-    let blank = unit(models().tensor("text", DType::F32)).mean_dim(0).reshape([24]);
+    let blank = normalise(models().tensor("text", DType::F32)).mean_dim(0).reshape([24]);
     let purifier = ClipureCos::new(Settings { steps: 3, eta: 0.2, ..Settings::default() }, blank);
     let head: Tensor<2> = models().tensor("text", DType::F32);
     let defended = Defended::new(Arc::new(Vit::load()), head.transpose(), 100.0);
@@ -273,7 +274,7 @@ fn the_gradient_mode_of_a_defence_decides_what_an_attack_finds() {
         let victim = match gradient {
             None => bare,
             gradient => {
-                let blank = unit(text.clone()).mean_dim(0).reshape([24]);
+                let blank = normalise(text.clone()).mean_dim(0).reshape([24]);
                 bare.with(
                     ClipureCos::new(Settings { gradient, ..Settings::default() }, blank).unwrap(),
                 )

@@ -12,7 +12,7 @@ use clipguard_attack::{
     start::{ball_l1, ball_l2},
 };
 use clipguard_model::victim::{Query, Victim};
-use clipguard_purify::Encoder;
+use clipguard_model::Encoder;
 
 mod networks;
 use networks::{Cnn, Golden, SplitMix, ToyClip, Vit, distance, keys, like, models, numbers};

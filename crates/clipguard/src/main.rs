@@ -1,27 +1,47 @@
-//! The program.
-use clipguard_train::{Recipe, Run, Watch};
-use std::{path::Path, sync::atomic::AtomicBool, time::Instant};
-struct W(Instant, u64);
-impl Watch for W {
-    fn step(&mut self, done: u64, total: u64, loss: f32) {
-        if self.1 == 0 { self.1 = done; self.0 = Instant::now(); }
-        if done % 10 == 0 || done < 5 {
-            let per = self.0.elapsed().as_secs_f64() / (done - self.1).max(1) as f64;
-            eprintln!("{done}/{total} loss {loss:.4} {per:.3} s/step");
+//! The program: reads the command line, runs one command, and maps its end to an exit code.
+
+mod cli;
+mod commands;
+mod failure;
+mod session;
+
+use clap::Parser;
+use cli::{Cli, Command};
+use session::Session;
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let session = Session {
+        seed: cli.seed,
+        threads: cli.threads,
+        json: cli.json,
+        quiet: cli.quiet,
+        verbose: cli.verbose,
+    };
+    // Fails only when a pool exists already, and none does this early.
+    let _ = rayon::ThreadPoolBuilder::new().num_threads(cli.threads).build_global();
+    session.listen();
+    let result = match &cli.command {
+        Command::Demo(args) => commands::demo::run(args, &session),
+        Command::Inspect(args) => commands::inspect::run(args, &session),
+        Command::Embed(args) => commands::embed::run(args, &session),
+        Command::Classify(args) => commands::classify::run(args, &session),
+        Command::Train(args) => commands::train::run(args, &session),
+        Command::Attack(args) => commands::attack::run(args, &session),
+        Command::Evaluate(args) => commands::evaluate::run(args, &session),
+        Command::Report(args) => commands::report::run(args, &session),
+        Command::Methods(args) => commands::methods::run(args, &session),
+        Command::Completions(args) => commands::completions::run(args, &session),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("clipguard: {failure}");
+            ExitCode::from(failure.code())
         }
     }
-    fn skipped(&mut self, key: &str, reason: &str) { eprintln!("skipped {key}: {reason}"); }
-}
-#[global_allocator]
-static A: mimalloc::MiMalloc = mimalloc::MiMalloc;
-fn main() {
-    let a: Vec<String> = std::env::args().collect();
-    let text = std::fs::read_to_string(&a[1]).expect("recipe");
-    let recipe = Recipe::parse(&text, Path::new(&a[1])).expect("recipe");
-    let open = |s: &str| clipguard_data::open(s, &Default::default());
-    let out = Path::new(&a[2]);
-    let mut run = if out.join("plan.toml").exists() {
-        Run::resume(out, |s| Ok(open(s)?)).expect("resume")
-    } else { Run::start(recipe.clone(), open(&recipe.data).expect("data"), out).expect("start") };
-    println!("{:?}", run.train(&mut W(Instant::now(), 0), &AtomicBool::new(false)));
 }

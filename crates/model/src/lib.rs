@@ -37,5 +37,5 @@ pub use preprocess::{OPENAI_MEAN, OPENAI_STD, Preprocess};
 pub use resnet::{BatchStatistics, Pass};
 pub use prompts::{ClassList, PromptError, Template, TemplateSet};
 pub use tokenizer::{Tokenizer, TokenizerOptions};
-pub use victim::{GradientMode, Query, Victim};
+pub use victim::{Encoder, GradientMode, Query, Victim};
 pub use weights::{Array, Precision, Weights};

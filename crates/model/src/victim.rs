@@ -1,6 +1,8 @@
 //! What an attack attacks: anything that gives logits for pixels.
 
+use crate::Clip;
 use burn::tensor::Tensor;
+use std::sync::Arc;
 
 /// A batch of pictures put to a [`Victim`].
 #[derive(Clone, Debug)]
@@ -25,6 +27,31 @@ pub trait Victim: Send + Sync {
 
     /// Logits `[batch, classes]`, differentiable with respect to `query.pixels`.
     fn logits(&self, query: Query<'_>) -> Tensor<2>;
+}
+
+/// Anything that turns pictures into embeddings.
+pub trait Encoder: Send + Sync {
+    /// Embeddings `[batch, dimensions]`, not normalised, of pictures `[batch, 3, height, width]` in
+    /// `[0, 1]`; the normalisation with mean and standard deviation is inside. Differentiable.
+    fn embed(&self, pixels: Tensor<4>) -> Tensor<2>;
+}
+
+impl<E: Encoder + ?Sized> Encoder for Arc<E> {
+    fn embed(&self, pixels: Tensor<4>) -> Tensor<2> {
+        (**self).embed(pixels)
+    }
+}
+
+impl<E: Encoder + ?Sized> Encoder for Box<E> {
+    fn embed(&self, pixels: Tensor<4>) -> Tensor<2> {
+        (**self).embed(pixels)
+    }
+}
+
+impl Encoder for Clip {
+    fn embed(&self, pixels: Tensor<4>) -> Tensor<2> {
+        self.encode_image(pixels)
+    }
 }
 
 /// How the gradient of the attacker passes a defence.

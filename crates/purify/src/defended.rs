@@ -3,28 +3,9 @@
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
-use clipguard_model::victim::{Query, Victim};
+use clipguard_model::{Encoder, Query, Victim, normalise};
 
 use crate::{Limit, Purifier};
-
-/// Anything that turns pictures into embeddings.
-pub trait Encoder: Send + Sync {
-    /// Embeddings `[batch, dimensions]`, not normalised, of pictures `[batch, 3, height, width]` in
-    /// `[0, 1]`; the normalisation with mean and standard deviation is inside. Differentiable.
-    fn embed(&self, pixels: Tensor<4>) -> Tensor<2>;
-}
-
-impl<E: Encoder + ?Sized> Encoder for Arc<E> {
-    fn embed(&self, pixels: Tensor<4>) -> Tensor<2> {
-        (**self).embed(pixels)
-    }
-}
-
-impl<E: Encoder + ?Sized> Encoder for Box<E> {
-    fn embed(&self, pixels: Tensor<4>) -> Tensor<2> {
-        (**self).embed(pixels)
-    }
-}
 
 /// Purifiers around an encoder and a zero-shot head.
 ///
@@ -66,7 +47,7 @@ impl<E: Encoder> Defended<E> {
     pub fn embedding(&self, query: Query<'_>) -> Tensor<2> {
         let Query { pixels, keys, draw } = query;
         let clean = self.purifiers.iter().fold(pixels, |x, p| p.pixels(x, keys, draw));
-        let raw = unit(self.encoder.embed(clean));
+        let raw = normalise(self.encoder.embed(clean));
         self.purifiers.iter().fold(raw, |z, p| p.embedding(z, keys, draw))
     }
 }
@@ -79,10 +60,4 @@ impl<E: Encoder> Victim for Defended<E> {
     fn logits(&self, query: Query<'_>) -> Tensor<2> {
         self.embedding(query).matmul(self.head.clone()) * self.scale
     }
-}
-
-/// Rows divided by their Euclidean length, at least 1e-12; the gradient is finite at zero.
-pub fn unit(rows: Tensor<2>) -> Tensor<2> {
-    let length = rows.clone().square().sum_dim(1).clamp_min(1e-24).sqrt();
-    rows / length
 }

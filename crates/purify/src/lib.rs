@@ -29,7 +29,7 @@ use clipguard_data::spelling::{Spelling, SpellingError};
 
 pub use catalogue::{CATALOGUE, Material, parse};
 pub use clipure_cos::{ClipureCos, Mode, StepNorm};
-pub use defended::{Defended, Encoder};
+pub use defended::Defended;
 
 /// A map that takes the attack out of pictures or embeddings.
 pub trait Purifier: Send + Sync {

@@ -3,9 +3,10 @@
 
 use burn::tensor::{DType, Int, Tensor, TensorData, activation::log_softmax};
 use clipguard_model::victim::{GradientMode, Query, Victim};
+use clipguard_model::{Encoder, normalise};
 use clipguard_purify::{
-    ClipureCos, Defended, Encoder, Mode, StepNorm, angles::angles, clipure_cos::Settings,
-    defended::unit,
+    ClipureCos, Defended, Mode, StepNorm, angles::angles, clipure_cos::Settings,
+
 };
 
 #[path = "../../../tests/golden/reader.rs"]
@@ -86,7 +87,7 @@ impl Case {
     }
 
     fn victim(&self) -> Defended<Identity> {
-        let head = unit(self.input("in.class_text")).transpose();
+        let head = normalise(self.input("in.class_text")).transpose();
         Defended::new(Identity, head, 100.0)
     }
 
@@ -112,7 +113,7 @@ fn length(v: &[f64]) -> f64 {
 #[test]
 fn iterates_and_ends_of_every_run() {
     for case in cases() {
-        let z: Tensor<2> = unit(case.input("in.f"));
+        let z: Tensor<2> = normalise(case.input("in.f"));
         assert!(distance(&numbers(z.clone()), &case.file.flat("z0")) < case.tolerance);
         for run in RUNS {
             let purifier = case.purifier(run, GradientMode::Exact);
@@ -221,9 +222,9 @@ fn gradients_at_the_embedding() {
                 if !case.file.has(&name) {
                     continue;
                 }
-                let z: Tensor<2> = unit(case.input("in.f")).autodiff().require_grad();
+                let z: Tensor<2> = normalise(case.input("in.f")).autodiff().require_grad();
                 let end = case.purifier(run, gradient).purify(z.clone()).unwrap();
-                let head = unit(case.input::<2>("in.class_text")).transpose();
+                let head = normalise(case.input::<2>("in.class_text")).transpose();
                 let logits = end.matmul(head) * 100.0;
                 let [rows, _] = logits.dims();
                 let labels = case.inputs.integers("in.label");

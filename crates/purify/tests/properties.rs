@@ -6,8 +6,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use clipguard_data::Stream;
 use clipguard_model::victim::GradientMode;
+use clipguard_model::normalise;
 use clipguard_purify::{
-    ClipureCos, Mode, Purifier, PurifyError, StepNorm, clipure_cos::Settings, defended::unit,
+    ClipureCos, Mode, Purifier, PurifyError, StepNorm, clipure_cos::Settings,
 };
 
 #[path = "../../../tests/golden/reader.rs"]
@@ -83,7 +84,7 @@ fn length_scale_and_rotation() {
     for (dtype, tolerance) in PRECISIONS {
         let z = rows(&COSINES, dtype);
         // A reflection that mixes all coordinates: I - 2 v v^T.
-        let v = unit(matrix(1, gauss("axis", WIDTH), dtype));
+        let v = normalise(matrix(1, gauss("axis", WIDTH), dtype));
         let turn = |x: Tensor<2>| x.clone() - (x * v.clone()).sum_dim(1) * v.clone() * 2.0;
         for settings in branches() {
             let plain = purifier(settings.clone(), dtype);
@@ -315,7 +316,7 @@ fn the_detached_gradient_shrinks_and_the_straight_through_one_passes() {
     let gradient = |settings: Settings| {
         let tracked = f.clone().autodiff().require_grad();
         let purifier = purifier(settings, DType::F64);
-        let value = (purifier.purify(unit(tracked.clone())).unwrap() * weight.clone()).sum();
+        let value = (purifier.purify(normalise(tracked.clone())).unwrap() * weight.clone()).sum();
         numbers(tracked.grad_remove(&mut value.backward()).unwrap())
     };
     let of = |gradient, steps, eta| gradient_settings(gradient, steps, eta);

@@ -10,7 +10,7 @@ use burn::tensor::{
     ops::ConvOptions,
 };
 use clipguard_model::victim::{Query, Victim};
-use clipguard_purify::{Encoder, defended::unit};
+use clipguard_model::{Encoder, normalise};
 
 #[path = "../../../../tests/golden/reader.rs"]
 pub(crate) mod reader;
@@ -134,7 +134,7 @@ impl Victim for ToyClip {
 
     fn logits(&self, query: Query<'_>) -> Tensor<2> {
         let text: Tensor<2> = models().tensor("text", DType::F32);
-        unit(self.0.embed(query.pixels)).matmul(text.transpose()) * 100.0
+        normalise(self.0.embed(query.pixels)).matmul(text.transpose()) * 100.0
     }
 }
 

@@ -1,0 +1,146 @@
+//! `clipguard train`.
+
+use crate::{failure::Failure, session::Session};
+use clipguard_evaluate::Report;
+use clipguard_train::{Outcome, Recipe, Run, TrainError, Watch};
+use indicatif::ProgressBar;
+use std::path::{Path, PathBuf};
+
+/// Train a model from scratch or from a checkpoint.
+///
+/// The recipe is a TOML file or given by options; the run folder keeps it complete, with the
+/// metrics, the state for an exact resume, the finished checkpoint and a report.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    clipguard train experiments/embedded/recipe.toml --out runs/mine\n  \
+    clipguard train --model embedded --data pairs/{00000..00009}.tar --steps 500 --lr 1e-4 --out runs/tuned\n  \
+    clipguard train --resume runs/mine")]
+pub(crate) struct Args {
+    /// Recipe (TOML); options given beside it win.
+    recipe: Option<PathBuf>,
+    /// Folder of the run.
+    #[arg(long, required_unless_present = "resume")]
+    out: Option<PathBuf>,
+    /// Go on with the run in this folder; it ends in the same bytes as if never stopped.
+    #[arg(long, conflicts_with_all = ["recipe", "out", "objective", "model", "data", "steps", "batch", "lr"])]
+    resume: Option<PathBuf>,
+    /// What is minimised (`clipguard methods`).
+    #[arg(long)]
+    objective: Option<String>,
+    /// A checkpoint to go on from, an architecture (`ViT-B-32`), or an open_clip JSON file.
+    #[arg(long)]
+    model: Option<String>,
+    /// Picture-caption pairs, or labelled pictures (captioned by the recipe's template).
+    #[arg(long)]
+    data: Option<String>,
+    /// Optimiser steps.
+    #[arg(long)]
+    steps: Option<u64>,
+    /// Pairs in a batch.
+    #[arg(long)]
+    batch: Option<usize>,
+    /// Peak learning rate.
+    #[arg(long)]
+    lr: Option<f64>,
+}
+
+impl Args {
+    fn recipe(&self, session: &Session) -> Result<Recipe, Failure> {
+        let mut recipe = match &self.recipe {
+            Some(path) => {
+                let text = std::fs::read_to_string(path).map_err(|e| Failure::reading(path, &e))?;
+                Recipe::parse(&text, path)?
+            }
+            None => Recipe { seed: session.seed, ..Recipe::default() },
+        };
+        let set = |to: &mut String, from: &Option<String>| from.iter().for_each(|v| to.clone_from(v));
+        set(&mut recipe.objective, &self.objective);
+        set(&mut recipe.model, &self.model);
+        set(&mut recipe.data, &self.data);
+        recipe.steps = self.steps.unwrap_or(recipe.steps);
+        recipe.batch = self.batch.unwrap_or(recipe.batch);
+        recipe.lr = self.lr.unwrap_or(recipe.lr);
+        recipe.warmup = recipe.warmup.min(recipe.steps);
+        recipe.check().map_err(Failure::Usage)?;
+        Ok(recipe)
+    }
+}
+
+struct Progress<'a> {
+    bar: ProgressBar,
+    session: &'a Session,
+    smooth: Option<f32>,
+}
+
+impl Watch for Progress<'_> {
+    fn step(&mut self, done: u64, _total: u64, loss: f32) {
+        let smooth = self.smooth.map_or(loss, |s| 0.95 * s + 0.05 * loss);
+        self.smooth = Some(smooth);
+        self.bar.set_position(done);
+        self.bar.set_message(format!("loss {smooth:.3}"));
+    }
+
+    fn skipped(&mut self, key: &str, reason: &str) {
+        let session = self.session;
+        self.bar.suspend(|| session.say(format!("skipped {key}: {reason}")));
+    }
+}
+
+pub(crate) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
+    let open = |spelling: &str| -> Result<_, TrainError> {
+        Ok(clipguard_data::open(spelling, &clipguard_data::Options::default())?)
+    };
+    let (run, folder) = match (&args.resume, &args.out) {
+        (Some(folder), _) => (Run::resume(folder, open)?, folder),
+        (None, Some(folder)) => {
+            let recipe = args.recipe(session)?;
+            let source = open(&recipe.data)?;
+            (Run::start(recipe, source, folder)?, folder)
+        }
+        (None, None) => return Err(Failure::Usage("`--out RUN` is missing".to_owned())),
+    };
+    let mut run = run.with_threads(session.threads);
+    let bar = session.bar(run.recipe().steps, "training");
+    bar.set_position(run.step());
+    bar.reset_eta();
+    let mut progress = Progress { bar, session, smooth: None };
+    let outcome = run.train(&mut progress, session.stop_flag()).map_err(|e| match e {
+        e @ TrainError::Diverged { .. } => Failure::Failed(e.to_string()),
+        e => e.into(),
+    })?;
+    progress.bar.finish_and_clear();
+    if outcome == Outcome::Interrupted {
+        return Err(Failure::Interrupted(format!(
+            "stopped after step {}; go on with `clipguard train --resume {}`",
+            run.step(),
+            folder.display()
+        )));
+    }
+    finish(&run, folder, session)
+}
+
+/// Summary, report and the closing line.
+fn finish(run: &Run, folder: &Path, session: &Session) -> Result<(), Failure> {
+    let recipe = run.recipe();
+    let summary = serde_json::json!({
+        "title": format!("Training {} with `{}`", recipe.model, recipe.objective),
+        "kicker": recipe.data,
+        "verdict": format!("{} steps of {} pairs", run.step(), recipe.batch),
+        "command": format!("clipguard train {}", folder.join("plan.toml").display()),
+        "seed": recipe.seed,
+        "version": env!("CARGO_PKG_VERSION"),
+        "checkpoint": folder.join("checkpoint"),
+    });
+    let path = folder.join("summary.json");
+    std::fs::write(&path, format!("{summary:#}\n")).map_err(|e| Failure::writing(&path, &e))?;
+    let report = Report::from_run(folder).map_err(|e| Failure::Failed(e.to_string()))?;
+    let page = folder.join("report.html");
+    std::fs::write(&page, report.render()).map_err(|e| Failure::writing(&page, &e))?;
+    if session.json {
+        println!("{summary:#}");
+    } else {
+        println!("checkpoint  {}", folder.join("checkpoint").display());
+        println!("report      {}", page.display());
+    }
+    Ok(())
+}
