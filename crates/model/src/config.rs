@@ -382,7 +382,10 @@ impl<'a> Keys<'a> {
         };
         match value.as_u64() {
             Some(n) if n >= 1 && n <= max as u64 => Ok(n as usize),
-            _ => Err(self.error(&format!("`{key}` = {value}: a whole number in 1..={max} is needed"))),
+            _ => {
+                Err(self
+                    .error(&format!("`{key}` = {value}: a whole number in 1..={max} is needed")))
+            }
         }
     }
 

@@ -48,7 +48,11 @@ impl Preprocess {
                         Some("shortest") => Fit::Shortest,
                         Some("longest") => Fit::Longest,
                         Some("squash") => Fit::Squash,
-                        _ => return Err(format!("`resize_mode` = {value}: shortest, longest or squash")),
+                        _ => {
+                            return Err(format!(
+                                "`resize_mode` = {value}: shortest, longest or squash"
+                            ));
+                        }
                     }
                 }
                 "fill_color" => {
@@ -132,9 +136,8 @@ fn side(value: &Value) -> Result<u32, String> {
 }
 
 fn triple(key: &str, value: &Value, good: impl Fn(f32) -> bool) -> Result<[f32; 3], String> {
-    let numbers: Option<Vec<f32>> = value
-        .as_array()
-        .and_then(|a| a.iter().map(|v| v.as_f64().map(|v| v as f32)).collect());
+    let numbers: Option<Vec<f32>> =
+        value.as_array().and_then(|a| a.iter().map(|v| v.as_f64().map(|v| v as f32)).collect());
     match numbers.as_deref() {
         Some([a, b, c]) if [*a, *b, *c].iter().all(|v| good(*v)) => Ok([*a, *b, *c]),
         _ => Err(format!("`{key}` = {value}: three numbers are needed (std above 0)")),

@@ -47,14 +47,20 @@ impl TextTower {
     }
 
     /// Rows of ids, all of the same length, to embeddings `[batch, dim]`, not normalised.
-    pub(crate) fn forward(&self, rows: &[Vec<u32>], device: &Device) -> Result<Tensor<2>, ModelError> {
+    pub(crate) fn forward(
+        &self,
+        rows: &[Vec<u32>],
+        device: &Device,
+    ) -> Result<Tensor<2>, ModelError> {
         let [vocabulary, width] = self.token_embedding.dims();
         let context = rows.first().map_or(0, Vec::len);
         if context == 0 || context > self.positional_embedding.dims()[0] {
             return Err(ModelError::Tokens(format!("rows of {context} ids do not fit the tower")));
         }
         if let Some(id) = rows.iter().flatten().find(|id| **id as usize >= vocabulary) {
-            return Err(ModelError::Tokens(format!("id {id} is beyond the vocabulary {vocabulary}")));
+            return Err(ModelError::Tokens(format!(
+                "id {id} is beyond the vocabulary {vocabulary}"
+            )));
         }
         if rows.iter().any(|row| row.len() != context) {
             return Err(ModelError::Tokens("rows differ in length".to_owned()));
@@ -66,7 +72,8 @@ impl TextTower {
             (true, Some(last)) => last + 1,
             _ => context,
         };
-        let ids = integers(rows.iter().flat_map(|row| row[..length].iter().map(|id| *id as i64)), device);
+        let ids =
+            integers(rows.iter().flat_map(|row| row[..length].iter().map(|id| *id as i64)), device);
         let batch = rows.len();
         let x = self.token_embedding.clone().select(0, ids).reshape([batch, length, width]);
         let positional = self.positional_embedding.clone().slice([0..length, 0..width]);

@@ -38,7 +38,8 @@ pub fn linear<const D: usize>(x: Tensor<D>, w: Tensor<2>, b: Option<Tensor<1>>) 
     assert_eq!(shape[D - 1], inputs, "linear: input width and weight {out}x{inputs} disagree");
     let rows = shape.iter().product::<usize>() / inputs;
     let b = b.unwrap_or_else(|| Tensor::empty([0], &device));
-    let (x, w, b) = (x.reshape([rows, inputs]).into_dispatch(), w.into_dispatch(), b.into_dispatch());
+    let (x, w, b) =
+        (x.reshape([rows, inputs]).into_dispatch(), w.into_dispatch(), b.into_dispatch());
     shape[D - 1] = out;
     Tensor::<2>::from_dispatch(Op::fused_linear(x, w, b)).reshape(Shape::from(shape))
 }

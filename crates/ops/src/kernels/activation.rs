@@ -74,11 +74,14 @@ fn map(kind: Activation, x: &[f32], y: &mut [f32], g: Option<&[f32]>) {
             }
         };
     }
-    vectorised(#[inline(always)] || match kind {
-        Activation::QuickGelu => run!(Activation::QuickGelu),
-        Activation::Gelu => run!(Activation::Gelu),
-        Activation::GeluTanh => run!(Activation::GeluTanh),
-    });
+    vectorised(
+        #[inline(always)]
+        || match kind {
+            Activation::QuickGelu => run!(Activation::QuickGelu),
+            Activation::Gelu => run!(Activation::Gelu),
+            Activation::GeluTanh => run!(Activation::GeluTanh),
+        },
+    );
 }
 
 pub(crate) fn forward(kind: Activation, x: &[f32]) -> Vec<f32> {

@@ -51,11 +51,14 @@ pub(crate) fn weight_gradient(g: &[f32], x: &[f32], inputs: usize, outputs: usiz
 
 /// Gradient with respect to the bias: column sums of `g`.
 pub(crate) fn column_sums(g: &[f32], columns: usize) -> Vec<f32> {
-    super::vectorised(#[inline(always)] || {
-        let mut sums = vec![0.0f32; columns];
-        for row in g.chunks_exact(columns) {
-            sums.iter_mut().zip(row).for_each(|(s, g)| *s += g);
-        }
-        sums
-    })
+    super::vectorised(
+        #[inline(always)]
+        || {
+            let mut sums = vec![0.0f32; columns];
+            for row in g.chunks_exact(columns) {
+                sums.iter_mut().zip(row).for_each(|(s, g)| *s += g);
+            }
+            sums
+        },
+    )
 }
