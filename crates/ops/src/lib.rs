@@ -13,7 +13,8 @@
 //! - The only `unsafe` is the call of the `gemm` crate in one module, behind checked shapes.
 //! - Elementwise loops are plain Rust, compiled for AVX-512, AVX2 and the baseline and chosen at
 //!   run time. Multiplications and additions are not contracted, so only the products of `gemm`
-//!   may differ in the last bit between processors. Bits never depend on the number of threads.
+//!   may differ in the last bit between processors. Bits depend neither on the number of threads
+//!   nor, for one sample in evaluation, on the other samples of its batch.
 //!
 //! Not chosen: fusing whole blocks into one operation (faster, but the tower could no longer be
 //! read), and operations for other backends (they can follow with composed bodies).

@@ -3,7 +3,7 @@
 //! Channels last makes everything a matrix product on rows: gathering a window copies whole
 //! channel vectors, the output needs no transposition, and a 1x1 convolution is `linear`.
 
-use super::matmul::{Mat, product};
+use super::matmul::{self, Mat, product};
 use rayon::prelude::*;
 
 /// Shape of a convolution; square kernels, symmetric zero padding.
@@ -111,7 +111,7 @@ pub(crate) fn forward(s: &Shape, x: &[f32], weight: &[f32]) -> Vec<f32> {
         |columns, (y, x)| {
             s.gather(x, columns);
             let m = x.len() / size * rows;
-            product(y, s.out, Mat::new(columns, m, s.window()), weight, 1.0, false);
+            matmul::rows(y, s.out, Mat::new(columns, m, s.window()), weight, false);
         },
     );
     y
@@ -126,7 +126,7 @@ pub(crate) fn input_gradient(s: &Shape, g: &[f32], weight: &[f32]) -> Vec<f32> {
         |columns, (dx, g)| {
             let m = g.len() / s.out;
             columns.resize(m * s.window(), 0.0);
-            product(columns, s.window(), Mat::new(g, m, s.out), weight, 1.0, false);
+            matmul::rows(columns, s.window(), Mat::new(g, m, s.out), weight, false);
             s.scatter(columns, dx);
         },
     );
