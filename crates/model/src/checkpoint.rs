@@ -175,10 +175,10 @@ fn suspicious(weights: &Weights) -> Vec<String> {
             warnings.push(format!("`{name}` is all zero: every embedding is zero"));
         }
     }
-    if let Some(scale) = weights.get("logit_scale").and_then(|a| a.data.first()) {
-        if *scale > 100f32.ln() + 1e-3 {
-            warnings.push(format!("logit_scale {scale} exceeds ln 100, CLIP's clamp"));
-        }
+    if let Some(scale) = weights.get("logit_scale").and_then(|a| a.data.first())
+        && *scale > 100f32.ln() + 1e-3
+    {
+        warnings.push(format!("logit_scale {scale} exceeds ln 100, CLIP's clamp"));
     }
     warnings
 }

@@ -446,7 +446,7 @@ impl<'a> Keys<'a> {
     }
 
     fn heads(&self, width: usize, head_width: usize) -> Result<usize, ModelError> {
-        if width % head_width != 0 {
+        if !width.is_multiple_of(head_width) {
             return Err(self.error(&format!("head_width {head_width} does not divide {width}")));
         }
         Ok(width / head_width)

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 /// OpenAI's channel means in `[0, 1]`.
 pub const OPENAI_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 /// OpenAI's channel standard deviations.
-pub const OPENAI_STD: [f32; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
+pub const OPENAI_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
 /// Size, resampling and normalisation of a model's input (open_clip's `preprocess_cfg`).
 #[derive(Clone, Debug, PartialEq)]

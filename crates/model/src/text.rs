@@ -11,7 +11,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 enum Projection {
     None,
     Matrix(Tensor<2>),
-    Linear(Linear),
+    Linear(Box<Linear>),
 }
 
 /// Token ids to embedding.
@@ -38,7 +38,9 @@ impl TextTower {
             ln_final: LayerNorm::read(p, &at("ln_final"), text.transformer.eps)?,
             projection: match (text.projection, text.projection_bias) {
                 (false, _) => Projection::None,
-                (true, true) => Projection::Linear(Linear::read(p, &at("text_projection"))?),
+                (true, true) => {
+                    Projection::Linear(Box::new(Linear::read(p, &at("text_projection"))?))
+                }
                 (true, false) => Projection::Matrix(p.get(&at("text_projection"))?),
             },
             pool: text.pool,
