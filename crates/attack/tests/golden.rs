@@ -8,8 +8,8 @@ use clipguard_attack::{
     norm::l1_box,
     start::{ball_l1, ball_l2},
 };
-use clipguard_model::victim::{Query, Victim};
 use clipguard_model::Encoder;
+use clipguard_model::victim::{Query, Victim};
 
 mod networks;
 use networks::{Cnn, Golden, SplitMix, ToyClip, Vit, distance, like, models, numbers};

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use burn::tensor::{DType, Tensor};
 use clipguard_attack::{Attack, Attacked, Batch, CATALOGUE, Flag, Norm, parse};
-use clipguard_model::victim::{GradientMode, Query, Victim};
 use clipguard_model::normalise;
+use clipguard_model::victim::{GradientMode, Query, Victim};
 use clipguard_purify::{ClipureCos, Defended, clipure_cos::Settings};
 
 mod networks;

@@ -45,9 +45,10 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Failed(text) | Self::Usage(text) | Self::Refused(text) | Self::Interrupted(text) => {
-                f.write_str(text)
-            }
+            Self::Failed(text)
+            | Self::Usage(text)
+            | Self::Refused(text)
+            | Self::Interrupted(text) => f.write_str(text),
         }
     }
 }

@@ -37,8 +37,10 @@ pub struct Checkpoint {
 }
 
 /// The embedded model: an open_clip folder, the weights gzipped.
-const EMBEDDED_CONFIG: &[u8] =
-    include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets/model/open_clip_config.json"));
+const EMBEDDED_CONFIG: &[u8] = include_bytes!(concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../../assets/model/open_clip_config.json"
+));
 const EMBEDDED_WEIGHTS: &[u8] = include_bytes!(concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/../../assets/model/open_clip_model.safetensors.gz"
@@ -96,14 +98,18 @@ impl Checkpoint {
             });
         }
         let (architecture, preprocess) = read_config(&map_file(&config)?, &config)?;
-        let weights = ["open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "model.safetensors"]
-            .iter()
-            .map(|name| folder.join(name))
-            .find(|path| path.is_file())
-            .ok_or_else(|| ModelError::File {
-                path: folder.to_owned(),
-                reason: format!("no weights in this folder; expected `{WEIGHTS}`"),
-            })?;
+        let weights = [
+            "open_clip_model.safetensors",
+            "open_clip_pytorch_model.safetensors",
+            "model.safetensors",
+        ]
+        .iter()
+        .map(|name| folder.join(name))
+        .find(|path| path.is_file())
+        .ok_or_else(|| ModelError::File {
+            path: folder.to_owned(),
+            reason: format!("no weights in this folder; expected `{WEIGHTS}`"),
+        })?;
         Self::assemble(&folder.display().to_string(), architecture, preprocess, &weights)
     }
 
@@ -169,10 +175,10 @@ fn suspicious(weights: &Weights) -> Vec<String> {
             warnings.push(format!("`{name}` is all zero: every embedding is zero"));
         }
     }
-    if let Some(scale) = weights.get("logit_scale").and_then(|a| a.data.first()) {
-        if *scale > 100f32.ln() + 1e-3 {
-            warnings.push(format!("logit_scale {scale} exceeds ln 100, CLIP's clamp"));
-        }
+    if let Some(scale) = weights.get("logit_scale").and_then(|a| a.data.first())
+        && *scale > 100f32.ln() + 1e-3
+    {
+        warnings.push(format!("logit_scale {scale} exceeds ln 100, CLIP's clamp"));
     }
     warnings
 }

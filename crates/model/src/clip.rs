@@ -12,7 +12,7 @@ use burn::tensor::{Device, Tensor};
 #[derive(Clone, Debug)]
 enum Picture {
     Vit(Vit),
-    ResNet(ResNet),
+    ResNet(Box<ResNet>),
 }
 
 /// A CLIP model on a device, built from parameters and never changed.
@@ -49,7 +49,7 @@ impl Clip {
     ) -> Result<Self, ModelError> {
         let picture = match architecture.vision {
             Vision::Vit { .. } => Picture::Vit(Vit::read(p, architecture)?),
-            Vision::ResNet { .. } => Picture::ResNet(ResNet::read(p, architecture)?),
+            Vision::ResNet { .. } => Picture::ResNet(Box::new(ResNet::read(p, architecture)?)),
         };
         Ok(Self {
             picture,

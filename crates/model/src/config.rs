@@ -382,7 +382,10 @@ impl<'a> Keys<'a> {
         };
         match value.as_u64() {
             Some(n) if n >= 1 && n <= max as u64 => Ok(n as usize),
-            _ => Err(self.error(&format!("`{key}` = {value}: a whole number in 1..={max} is needed"))),
+            _ => {
+                Err(self
+                    .error(&format!("`{key}` = {value}: a whole number in 1..={max} is needed")))
+            }
         }
     }
 
@@ -443,7 +446,7 @@ impl<'a> Keys<'a> {
     }
 
     fn heads(&self, width: usize, head_width: usize) -> Result<usize, ModelError> {
-        if width % head_width != 0 {
+        if !width.is_multiple_of(head_width) {
             return Err(self.error(&format!("head_width {head_width} does not divide {width}")));
         }
         Ok(width / head_width)

@@ -45,10 +45,7 @@ impl Head {
             }
         }
         let data = TensorData::new(columns, [dim, classes.len()]);
-        Ok(Self {
-            classes: classes.to_vec(),
-            matrix: Tensor::from_data(data, clip.device()),
-        })
+        Ok(Self { classes: classes.to_vec(), matrix: Tensor::from_data(data, clip.device()) })
     }
 }
 

@@ -93,7 +93,8 @@ impl Block {
         let packed = self.in_proj.forward(self.ln_1.forward(x.clone()));
         let attended = self.out_proj.forward(ops::attention(packed, self.heads, self.causal));
         let x = x + scaled(attended, &self.ls_1);
-        let hidden = ops::activation(self.c_fc.forward(self.ln_2.forward(x.clone())), self.activation);
+        let hidden =
+            ops::activation(self.c_fc.forward(self.ln_2.forward(x.clone())), self.activation);
         x + scaled(self.c_proj.forward(hidden), &self.ls_2)
     }
 }

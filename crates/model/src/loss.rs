@@ -21,8 +21,7 @@ pub fn clip_loss(x: Tensor<2>, y: Tensor<2>, scale: Tensor<1>) -> Tensor<1> {
 pub fn siglip_loss(x: Tensor<2>, y: Tensor<2>, scale: Tensor<1>, bias: Tensor<1>) -> Tensor<1> {
     let n = x.dims()[0];
     let logits = x.matmul(y.transpose()) * scale.unsqueeze() + bias.unsqueeze();
-    let signs: Vec<f32> =
-        (0..n * n).map(|i| if i / n == i % n { -1.0 } else { 1.0 }).collect();
+    let signs: Vec<f32> = (0..n * n).map(|i| if i / n == i % n { -1.0 } else { 1.0 }).collect();
     let signs = Tensor::<2>::from_data(TensorData::new(signs, [n, n]), &logits.device());
     let z = logits * signs;
     // softplus(z) = max(z, 0) + ln(1 + exp(-|z|)), which never overflows.

@@ -69,7 +69,11 @@ pub fn entries(arch: &Architecture) -> Vec<Entry> {
     let text = &arch.text;
     let w = text.transformer.width;
     let prefix = if arch.custom_text { "text." } else { "" };
-    list.add(&format!("{prefix}token_embedding.weight"), &[text.vocabulary, w], Start::Normal(0.02));
+    list.add(
+        &format!("{prefix}token_embedding.weight"),
+        &[text.vocabulary, w],
+        Start::Normal(0.02),
+    );
     list.add(&format!("{prefix}positional_embedding"), &[text.context, w], Start::Normal(0.01));
     list.blocks(&format!("{prefix}transformer"), &text.transformer, true);
     list.norm(&format!("{prefix}ln_final"), w);

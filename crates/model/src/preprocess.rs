@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 /// OpenAI's channel means in `[0, 1]`.
 pub const OPENAI_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 /// OpenAI's channel standard deviations.
-pub const OPENAI_STD: [f32; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
+pub const OPENAI_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
 /// Size, resampling and normalisation of a model's input (open_clip's `preprocess_cfg`).
 #[derive(Clone, Debug, PartialEq)]
@@ -48,7 +48,11 @@ impl Preprocess {
                         Some("shortest") => Fit::Shortest,
                         Some("longest") => Fit::Longest,
                         Some("squash") => Fit::Squash,
-                        _ => return Err(format!("`resize_mode` = {value}: shortest, longest or squash")),
+                        _ => {
+                            return Err(format!(
+                                "`resize_mode` = {value}: shortest, longest or squash"
+                            ));
+                        }
                     }
                 }
                 "fill_color" => {
@@ -132,9 +136,8 @@ fn side(value: &Value) -> Result<u32, String> {
 }
 
 fn triple(key: &str, value: &Value, good: impl Fn(f32) -> bool) -> Result<[f32; 3], String> {
-    let numbers: Option<Vec<f32>> = value
-        .as_array()
-        .and_then(|a| a.iter().map(|v| v.as_f64().map(|v| v as f32)).collect());
+    let numbers: Option<Vec<f32>> =
+        value.as_array().and_then(|a| a.iter().map(|v| v.as_f64().map(|v| v as f32)).collect());
     match numbers.as_deref() {
         Some([a, b, c]) if [*a, *b, *c].iter().all(|v| good(*v)) => Ok([*a, *b, *c]),
         _ => Err(format!("`{key}` = {value}: three numbers are needed (std above 0)")),

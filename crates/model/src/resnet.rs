@@ -37,7 +37,13 @@ struct ConvNorm {
 }
 
 impl ConvNorm {
-    fn read(p: &Parameters, conv: &str, norm: &str, stride: usize, relu: bool) -> Result<Self, ModelError> {
+    fn read(
+        p: &Parameters,
+        conv: &str,
+        norm: &str,
+        stride: usize,
+        relu: bool,
+    ) -> Result<Self, ModelError> {
         let part = |name: &str| p.get::<1>(&format!("{norm}.{name}"));
         let plain = |t: Tensor<1>| if t.is_autodiff() { t.inner() } else { t };
         Ok(Self {

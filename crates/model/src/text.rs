@@ -11,7 +11,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 enum Projection {
     None,
     Matrix(Tensor<2>),
-    Linear(Linear),
+    Linear(Box<Linear>),
 }
 
 /// Token ids to embedding.
@@ -38,7 +38,9 @@ impl TextTower {
             ln_final: LayerNorm::read(p, &at("ln_final"), text.transformer.eps)?,
             projection: match (text.projection, text.projection_bias) {
                 (false, _) => Projection::None,
-                (true, true) => Projection::Linear(Linear::read(p, &at("text_projection"))?),
+                (true, true) => {
+                    Projection::Linear(Box::new(Linear::read(p, &at("text_projection"))?))
+                }
                 (true, false) => Projection::Matrix(p.get(&at("text_projection"))?),
             },
             pool: text.pool,
@@ -47,14 +49,20 @@ impl TextTower {
     }
 
     /// Rows of ids, all of the same length, to embeddings `[batch, dim]`, not normalised.
-    pub(crate) fn forward(&self, rows: &[Vec<u32>], device: &Device) -> Result<Tensor<2>, ModelError> {
+    pub(crate) fn forward(
+        &self,
+        rows: &[Vec<u32>],
+        device: &Device,
+    ) -> Result<Tensor<2>, ModelError> {
         let [vocabulary, width] = self.token_embedding.dims();
         let context = rows.first().map_or(0, Vec::len);
         if context == 0 || context > self.positional_embedding.dims()[0] {
             return Err(ModelError::Tokens(format!("rows of {context} ids do not fit the tower")));
         }
         if let Some(id) = rows.iter().flatten().find(|id| **id as usize >= vocabulary) {
-            return Err(ModelError::Tokens(format!("id {id} is beyond the vocabulary {vocabulary}")));
+            return Err(ModelError::Tokens(format!(
+                "id {id} is beyond the vocabulary {vocabulary}"
+            )));
         }
         if rows.iter().any(|row| row.len() != context) {
             return Err(ModelError::Tokens("rows differ in length".to_owned()));
@@ -66,7 +74,8 @@ impl TextTower {
             (true, Some(last)) => last + 1,
             _ => context,
         };
-        let ids = integers(rows.iter().flat_map(|row| row[..length].iter().map(|id| *id as i64)), device);
+        let ids =
+            integers(rows.iter().flat_map(|row| row[..length].iter().map(|id| *id as i64)), device);
         let batch = rows.len();
         let x = self.token_embedding.clone().select(0, ids).reshape([batch, length, width]);
         let positional = self.positional_embedding.clone().slice([0..length, 0..width]);

@@ -24,7 +24,8 @@ pub(crate) struct Vit {
 
 impl Vit {
     pub(crate) fn read(p: &Parameters, arch: &Architecture) -> Result<Self, ModelError> {
-        let Vision::Vit { transformer, ln_pre, pool, final_ln_after_pool, .. } = &arch.vision else {
+        let Vision::Vit { transformer, ln_pre, pool, final_ln_after_pool, .. } = &arch.vision
+        else {
             return Err(ModelError::Missing { name: "vision transformer".to_owned() });
         };
         let eps = transformer.eps;

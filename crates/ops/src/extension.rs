@@ -70,8 +70,11 @@ pub(crate) trait FusedGradients: FusedOps {
         gamma: &FloatTensor<Self>,
         eps: f32,
     ) -> [FloatTensor<Self>; 3];
-    fn activation_dx(g: &FloatTensor<Self>, x: &FloatTensor<Self>, kind: usize)
-    -> FloatTensor<Self>;
+    fn activation_dx(
+        g: &FloatTensor<Self>,
+        x: &FloatTensor<Self>,
+        kind: usize,
+    ) -> FloatTensor<Self>;
     fn attention_dx(
         g: &FloatTensor<Self>,
         x: &FloatTensor<Self>,
@@ -164,7 +167,12 @@ impl FusedOps for Flex {
         tensor(y, &[d[0], d[1] / k, d[2] / k, d[3]])
     }
 
-    fn fused_layer_norm(x: FlexTensor, gamma: FlexTensor, beta: FlexTensor, eps: f32) -> FlexTensor {
+    fn fused_layer_norm(
+        x: FlexTensor,
+        gamma: FlexTensor,
+        beta: FlexTensor,
+        eps: f32,
+    ) -> FlexTensor {
         let d = dims(&x);
         tensor(rows!(x, gamma, beta => norm::layer(x, gamma, beta, eps)), &d)
     }
@@ -233,7 +241,12 @@ impl FusedGradients for Flex {
         tensor(rows!(g => pool::backward(&s, g)), &[n, s.h, s.w, s.c])
     }
 
-    fn layer_norm_d(g: &FlexTensor, x: &FlexTensor, gamma: &FlexTensor, eps: f32) -> [FlexTensor; 3] {
+    fn layer_norm_d(
+        g: &FlexTensor,
+        x: &FlexTensor,
+        gamma: &FlexTensor,
+        eps: f32,
+    ) -> [FlexTensor; 3] {
         let (d, c) = (dims(x), last(x));
         let (dx, dg, db) = rows!(g, x, gamma => norm::layer_backward(x, gamma, g, eps));
         [tensor(dx, &d), tensor(dg, &[c]), tensor(db, &[c])]

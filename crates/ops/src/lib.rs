@@ -13,7 +13,8 @@
 //! - The only `unsafe` is the call of the `gemm` crate in one module, behind checked shapes.
 //! - Elementwise loops are plain Rust, compiled for AVX-512, AVX2 and the baseline and chosen at
 //!   run time. Multiplications and additions are not contracted, so only the products of `gemm`
-//!   may differ in the last bit between processors. Bits never depend on the number of threads.
+//!   may differ in the last bit between processors. Bits depend neither on the number of threads
+//!   nor, for one sample in evaluation, on the other samples of its batch.
 //!
 //! Not chosen: fusing whole blocks into one operation (faster, but the tower could no longer be
 //! read), and operations for other backends (they can follow with composed bodies).
@@ -38,7 +39,8 @@ pub fn linear<const D: usize>(x: Tensor<D>, w: Tensor<2>, b: Option<Tensor<1>>) 
     assert_eq!(shape[D - 1], inputs, "linear: input width and weight {out}x{inputs} disagree");
     let rows = shape.iter().product::<usize>() / inputs;
     let b = b.unwrap_or_else(|| Tensor::empty([0], &device));
-    let (x, w, b) = (x.reshape([rows, inputs]).into_dispatch(), w.into_dispatch(), b.into_dispatch());
+    let (x, w, b) =
+        (x.reshape([rows, inputs]).into_dispatch(), w.into_dispatch(), b.into_dispatch());
     shape[D - 1] = out;
     Tensor::<2>::from_dispatch(Op::fused_linear(x, w, b)).reshape(Shape::from(shape))
 }

@@ -6,7 +6,6 @@ use clipguard_model::victim::{GradientMode, Query, Victim};
 use clipguard_model::{Encoder, normalise};
 use clipguard_purify::{
     ClipureCos, Defended, Mode, StepNorm, angles::angles, clipure_cos::Settings,
-
 };
 
 #[path = "../../../tests/golden/reader.rs"]

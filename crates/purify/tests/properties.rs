@@ -5,11 +5,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use clipguard_data::Stream;
-use clipguard_model::victim::GradientMode;
 use clipguard_model::normalise;
-use clipguard_purify::{
-    ClipureCos, Mode, Purifier, PurifyError, StepNorm, clipure_cos::Settings,
-};
+use clipguard_model::victim::GradientMode;
+use clipguard_purify::{ClipureCos, Mode, Purifier, PurifyError, StepNorm, clipure_cos::Settings};
 
 #[path = "../../../tests/golden/reader.rs"]
 mod reader;

@@ -3,7 +3,8 @@
 use crate::{Jitter, TrainError};
 use burn::tensor::Tensor;
 use clipguard_data::{
-    DataError, Limits, Loader, LoaderOptions, Picture, RawPicture, RawSample, Resize, Source, Stream,
+    DataError, Limits, Loader, LoaderOptions, Picture, RawPicture, RawSample, Resize, Source,
+    Stream,
 };
 use clipguard_model::{Clip, Template, Tokenizer};
 use std::sync::Arc;
@@ -71,8 +72,7 @@ impl Batches {
         let options = LoaderOptions { threads, queue: 2 * batch, ..LoaderOptions::default() };
         let loader = Loader::from_samples(order, options, move |raw| {
             let key = raw.key.clone();
-            Ok(prepare(raw, &preparation, classes.as_deref())
-                .map_err(|reason| (key, reason)))
+            Ok(prepare(raw, &preparation, classes.as_deref()).map_err(|reason| (key, reason)))
         })?;
         Ok(Self { loader, batch })
     }
@@ -98,11 +98,7 @@ impl Iterator for Batches {
     }
 }
 
-fn prepare(
-    raw: RawSample,
-    p: &Preparation,
-    classes: Option<&[String]>,
-) -> Result<Pair, String> {
+fn prepare(raw: RawSample, p: &Preparation, classes: Option<&[String]>) -> Result<Pair, String> {
     let (label, position) = (raw.label, raw.index);
     let sample = raw.decode(&Limits::default()).map_err(|e| e.to_string())?;
     let mut picture: Picture = p.resize.picture(&sample.picture);

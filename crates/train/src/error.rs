@@ -38,7 +38,9 @@ pub enum TrainError {
         source: std::io::Error,
     },
     /// The numbers left the ground.
-    #[error("step {step}: the loss is {loss}; lower `lr` or raise `warmup`, the state of step {saved} is kept")]
+    #[error(
+        "step {step}: the loss is {loss}; lower `lr` or raise `warmup`, the state of step {saved} is kept"
+    )]
     Diverged {
         /// The step.
         step: u64,

@@ -87,7 +87,11 @@ impl Recipe {
     pub fn check(&self) -> Result<(), String> {
         if !objectives().iter().any(|o| o.name == self.objective) {
             let names: Vec<&str> = objectives().iter().map(|o| o.name).collect();
-            return Err(format!("objective `{}` is unknown; there are {}", self.objective, names.join(", ")));
+            return Err(format!(
+                "objective `{}` is unknown; there are {}",
+                self.objective,
+                names.join(", ")
+            ));
         }
         let positive = [
             ("steps", self.steps as f64),

@@ -10,7 +10,8 @@ use burn::tensor::Device;
 use clipguard_data::Source;
 use clipguard_model::{
     Architecture, BatchStatistics, Checkpoint, Clip, ModelError, Parameters, Pass, Precision,
-    Preprocess, Template, checkpoint::hex,
+    Preprocess, Template,
+    checkpoint::hex,
     parameters::{initial_weights, is_buffer},
     weights::write_atomically,
 };
@@ -61,7 +62,11 @@ pub struct Run {
 
 impl Run {
     /// Starts a run in a new or empty folder.
-    pub fn start(recipe: Recipe, source: Arc<dyn Source>, folder: &Path) -> Result<Self, TrainError> {
+    pub fn start(
+        recipe: Recipe,
+        source: Arc<dyn Source>,
+        folder: &Path,
+    ) -> Result<Self, TrainError> {
         let at = |source| TrainError::Io { path: folder.to_owned(), source };
         if folder.join("plan.toml").exists() {
             return Err(TrainError::Folder {
@@ -157,7 +162,11 @@ impl Run {
     }
 
     /// Trains until the recipe's steps are done or `stop` is set.
-    pub fn train(&mut self, watch: &mut dyn Watch, stop: &AtomicBool) -> Result<Outcome, TrainError> {
+    pub fn train(
+        &mut self,
+        watch: &mut dyn Watch,
+        stop: &AtomicBool,
+    ) -> Result<Outcome, TrainError> {
         let metrics = self.folder.join("metrics.jsonl");
         let mut lines = kept_lines(&metrics, self.state.step);
         let mut batches = Batches::new(
@@ -222,12 +231,8 @@ impl Run {
     }
 
     fn one_step(&mut self, batch: &Batch) -> Result<Done, TrainError> {
-        let lr = learning_rate(
-            self.recipe.lr,
-            self.state.step,
-            self.recipe.warmup,
-            self.recipe.steps,
-        );
+        let lr =
+            learning_rate(self.recipe.lr, self.state.step, self.recipe.warmup, self.recipe.steps);
         let device = Device::flex().autodiff();
         let parameters = Parameters::with(&self.state.weights, &device, |name| !is_buffer(name));
         let clip =
@@ -279,7 +284,8 @@ impl Run {
                     }
                 }
             };
-            let values = |t: burn::tensor::Tensor<1>| t.into_data().try_to_vec::<f32>().unwrap_or_default();
+            let values =
+                |t: burn::tensor::Tensor<1>| t.into_data().try_to_vec::<f32>().unwrap_or_default();
             mix("running_mean", values(statistics.mean), 1.0);
             mix("running_var", values(statistics.variance), unbiased);
             let count = format!("{name}.num_batches_tracked");

@@ -52,9 +52,10 @@ impl State {
     /// Reads the state of a run folder.
     pub(crate) fn load(folder: &Path, recipe: &str) -> Result<Self, TrainError> {
         let path = folder.join(FILE);
-        let refuse = |reason: &str| TrainError::Folder { path: path.clone(), reason: reason.to_owned() };
-        let bytes = std::fs::read(&path)
-            .map_err(|source| TrainError::Io { path: path.clone(), source })?;
+        let refuse =
+            |reason: &str| TrainError::Folder { path: path.clone(), reason: reason.to_owned() };
+        let bytes =
+            std::fs::read(&path).map_err(|source| TrainError::Io { path: path.clone(), source })?;
         let (_, header) = safetensors::SafeTensors::read_metadata(&bytes)
             .map_err(|e| refuse(&format!("not a state of training: {e}")))?;
         let info = header.metadata().as_ref().and_then(|m| m.get("clipguard").cloned());
@@ -71,15 +72,13 @@ impl State {
                 .filter_map(|(n, a)| Some((n.strip_prefix(prefix)?.to_owned(), a.clone())))
                 .collect()
         };
-        let state = Self {
-            step,
-            weights: part("weight."),
-            first: part("first."),
-            second: part("second."),
-        };
+        let state =
+            Self { step, weights: part("weight."), first: part("first."), second: part("second.") };
         let complete = state.weights.keys().filter(|n| !is_buffer(n));
         if !complete.clone().eq(state.first.keys()) || !complete.eq(state.second.keys()) {
-            return Err(ModelError::File { path, reason: "moments are incomplete".to_owned() }.into());
+            return Err(
+                ModelError::File { path, reason: "moments are incomplete".to_owned() }.into()
+            );
         }
         Ok(state)
     }

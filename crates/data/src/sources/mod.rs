@@ -40,8 +40,7 @@ pub struct Options {
 }
 
 /// What the spellings are, for messages.
-const SPELLINGS: &str =
-    "a picture, a folder, a.tar, shards/{00000..00012}.tar, cifar10:PATH#train, scenes:COUNT, embedded";
+const SPELLINGS: &str = "a picture, a folder, a.tar, shards/{00000..00012}.tar, cifar10:PATH#train, scenes:COUNT, embedded";
 
 /// Opens the data source a user spelled.
 ///

@@ -25,14 +25,14 @@ fn erf(x: f32) -> f32 {
     let t = 1.0 / (1.0 + 0.5 * z);
     let mut p = 0.170_872_77f32;
     p = p * t - 0.822_152_23;
-    p = p * t + 1.488_515_87;
-    p = p * t - 1.135_203_98;
+    p = p * t + 1.488_515_9;
+    p = p * t - 1.135_204;
     p = p * t + 0.278_868_07;
     p = p * t - 0.186_288_06;
     p = p * t + 0.096_784_18;
     p = p * t + 0.374_091_96;
-    p = p * t + 1.000_023_68;
-    let r = 1.0 - t * exp(-z * z - 1.265_512_23 + t * p);
+    p = p * t + 1.000_023_7;
+    let r = 1.0 - t * exp(-z * z - 1.265_512_2 + t * p);
     if x < 0.0 { -r } else { r }
 }
 
@@ -54,7 +54,7 @@ fn evaluate(kind: Activation, x: f32) -> (f32, f32) {
             (x * half, half + x * 0.398_942_3 * exp(-0.5 * x * x))
         }
         Activation::GeluTanh => {
-            let (a, b) = (0.797_884_56, 0.044_715);
+            let (a, b) = (0.797_884_6, 0.044_715);
             let t = 2.0 * sigmoid(2.0 * a * (x + b * x * x * x)) - 1.0;
             let slope = 0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * a * (1.0 + 3.0 * b * x * x);
             (0.5 * x * (1.0 + t), slope)
@@ -74,11 +74,14 @@ fn map(kind: Activation, x: &[f32], y: &mut [f32], g: Option<&[f32]>) {
             }
         };
     }
-    vectorised(#[inline(always)] || match kind {
-        Activation::QuickGelu => run!(Activation::QuickGelu),
-        Activation::Gelu => run!(Activation::Gelu),
-        Activation::GeluTanh => run!(Activation::GeluTanh),
-    });
+    vectorised(
+        #[inline(always)]
+        || match kind {
+            Activation::QuickGelu => run!(Activation::QuickGelu),
+            Activation::Gelu => run!(Activation::Gelu),
+            Activation::GeluTanh => run!(Activation::GeluTanh),
+        },
+    );
 }
 
 pub(crate) fn forward(kind: Activation, x: &[f32]) -> Vec<f32> {

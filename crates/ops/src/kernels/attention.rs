@@ -40,17 +40,20 @@ impl Shape {
         let t = self.tokens;
         let (q, k) = (self.part(packed, 0, head), self.part(packed, 1, head));
         product(p, t, q, k.t(), self.scale(), false);
-        vectorised(#[inline(always)] || {
-            for (i, row) in p.chunks_exact_mut(t).enumerate() {
-                let seen = if self.causal { i + 1 } else { t };
-                let (row, hidden) = row.split_at_mut(seen);
-                hidden.fill(0.0);
-                let top = row.iter().fold(f32::NEG_INFINITY, |m, v| m.max(*v));
-                row.iter_mut().for_each(|v| *v = exp(*v - top));
-                let inverse = 1.0 / super::sum(row);
-                row.iter_mut().for_each(|v| *v *= inverse);
-            }
-        });
+        vectorised(
+            #[inline(always)]
+            || {
+                for (i, row) in p.chunks_exact_mut(t).enumerate() {
+                    let seen = if self.causal { i + 1 } else { t };
+                    let (row, hidden) = row.split_at_mut(seen);
+                    hidden.fill(0.0);
+                    let top = row.iter().fold(f32::NEG_INFINITY, |m, v| m.max(*v));
+                    row.iter_mut().for_each(|v| *v = exp(*v - top));
+                    let inverse = 1.0 / super::sum(row);
+                    row.iter_mut().for_each(|v| *v *= inverse);
+                }
+            },
+        );
     }
 }
 
@@ -84,12 +87,15 @@ pub(crate) fn backward(s: &Shape, packed: &[f32], g: &[f32]) -> Vec<f32> {
                     product(dp, t, g, s.part(packed, 2, head).t(), 1.0, false);
                     let probabilities = Mat::new(p, t, t);
                     product(&mut dx[2 * w + head * d..], 3 * w, probabilities.t(), g, 1.0, false);
-                    vectorised(#[inline(always)] || {
-                        for (p, dp) in p.chunks_exact(t).zip(dp.chunks_exact_mut(t)) {
-                            let mean = dot(p, dp);
-                            dp.iter_mut().zip(p).for_each(|(dp, p)| *dp = p * (*dp - mean));
-                        }
-                    });
+                    vectorised(
+                        #[inline(always)]
+                        || {
+                            for (p, dp) in p.chunks_exact(t).zip(dp.chunks_exact_mut(t)) {
+                                let mean = dot(p, dp);
+                                dp.iter_mut().zip(p).for_each(|(dp, p)| *dp = p * (*dp - mean));
+                            }
+                        },
+                    );
                     let (q, k) = (s.part(packed, 0, head), s.part(packed, 1, head));
                     let scores = Mat::new(dp, t, t);
                     product(&mut dx[head * d..], 3 * w, scores, k, s.scale(), false);

@@ -3,7 +3,7 @@
 //! Channels last makes everything a matrix product on rows: gathering a window copies whole
 //! channel vectors, the output needs no transposition, and a 1x1 convolution is `linear`.
 
-use super::matmul::{Mat, product};
+use super::matmul::{self, Mat, product};
 use rayon::prelude::*;
 
 /// Shape of a convolution; square kernels, symmetric zero padding.
@@ -86,15 +86,18 @@ impl Shape {
         let rows = self.out_h() * self.out_w();
         let sources = columns.chunks_exact(rows * window);
         for (picture, columns) in pictures.chunks_exact_mut(size).zip(sources) {
-            super::vectorised(#[inline(always)] || {
-                self.for_windows(|row, column, target| {
-                    if let Some(to) = target {
-                        let from = &columns[row * window + column..][..self.c];
-                        let to = &mut picture[to..to + self.c];
-                        to.iter_mut().zip(from).for_each(|(t, f)| *t += f);
-                    }
-                });
-            });
+            super::vectorised(
+                #[inline(always)]
+                || {
+                    self.for_windows(|row, column, target| {
+                        if let Some(to) = target {
+                            let from = &columns[row * window + column..][..self.c];
+                            let to = &mut picture[to..to + self.c];
+                            to.iter_mut().zip(from).for_each(|(t, f)| *t += f);
+                        }
+                    });
+                },
+            );
         }
     }
 }
@@ -103,13 +106,14 @@ pub(crate) fn forward(s: &Shape, x: &[f32], weight: &[f32]) -> Vec<f32> {
     let (size, rows) = (s.h * s.w * s.c, s.out_h() * s.out_w());
     let mut y = vec![0.0; s.n * rows * s.out];
     let weight = Mat::new(weight, s.window(), s.out);
-    y.par_chunks_mut(s.group() * rows * s.out)
-        .zip(x.par_chunks(s.group() * size))
-        .for_each_init(Vec::new, |columns, (y, x)| {
+    y.par_chunks_mut(s.group() * rows * s.out).zip(x.par_chunks(s.group() * size)).for_each_init(
+        Vec::new,
+        |columns, (y, x)| {
             s.gather(x, columns);
             let m = x.len() / size * rows;
-            product(y, s.out, Mat::new(columns, m, s.window()), weight, 1.0, false);
-        });
+            matmul::rows(y, s.out, Mat::new(columns, m, s.window()), weight, false);
+        },
+    );
     y
 }
 
@@ -117,14 +121,15 @@ pub(crate) fn input_gradient(s: &Shape, g: &[f32], weight: &[f32]) -> Vec<f32> {
     let (size, rows) = (s.h * s.w * s.c, s.out_h() * s.out_w());
     let mut dx = vec![0.0; s.n * size];
     let weight = Mat::new(weight, s.window(), s.out).t();
-    dx.par_chunks_mut(s.group() * size)
-        .zip(g.par_chunks(s.group() * rows * s.out))
-        .for_each_init(Vec::new, |columns, (dx, g)| {
+    dx.par_chunks_mut(s.group() * size).zip(g.par_chunks(s.group() * rows * s.out)).for_each_init(
+        Vec::new,
+        |columns, (dx, g)| {
             let m = g.len() / s.out;
             columns.resize(m * s.window(), 0.0);
-            product(columns, s.window(), Mat::new(g, m, s.out), weight, 1.0, false);
+            matmul::rows(columns, s.window(), Mat::new(g, m, s.out), weight, false);
             s.scatter(columns, dx);
-        });
+        },
+    );
     dx
 }
 

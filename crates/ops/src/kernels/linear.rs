@@ -1,6 +1,6 @@
 //! `y = x w^T + b` with the weight as PyTorch stores it, `[out, in]`.
 
-use super::matmul::{Mat, product};
+use super::matmul::{self, Mat, product};
 use rayon::prelude::*;
 
 /// Rows of the batch a task handles: small enough to feed two cores, large enough for the product.
@@ -18,7 +18,7 @@ pub(crate) fn forward(x: &[f32], w: &[f32], b: Option<&[f32]>, inputs: usize) ->
             y.chunks_exact_mut(outputs).for_each(|row| row.copy_from_slice(b));
         }
         let (x, w) = (Mat::new(x, rows, inputs), Mat::new(w, outputs, inputs).t());
-        product(y, outputs, x, w, 1.0, b.is_some());
+        matmul::rows(y, outputs, x, w, b.is_some());
     });
     y
 }
@@ -31,7 +31,7 @@ pub(crate) fn input_gradient(g: &[f32], w: &[f32], inputs: usize) -> Vec<f32> {
     dx.par_chunks_mut(ROWS * inputs).zip(g.par_chunks(ROWS * outputs)).for_each(|(dx, g)| {
         let rows = g.len() / outputs;
         let (g, w) = (Mat::new(g, rows, outputs), Mat::new(w, outputs, inputs));
-        product(dx, inputs, g, w, 1.0, false);
+        matmul::rows(dx, inputs, g, w, false);
     });
     dx
 }
@@ -51,11 +51,14 @@ pub(crate) fn weight_gradient(g: &[f32], x: &[f32], inputs: usize, outputs: usiz
 
 /// Gradient with respect to the bias: column sums of `g`.
 pub(crate) fn column_sums(g: &[f32], columns: usize) -> Vec<f32> {
-    super::vectorised(#[inline(always)] || {
-        let mut sums = vec![0.0f32; columns];
-        for row in g.chunks_exact(columns) {
-            sums.iter_mut().zip(row).for_each(|(s, g)| *s += g);
-        }
-        sums
-    })
+    super::vectorised(
+        #[inline(always)]
+        || {
+            let mut sums = vec![0.0f32; columns];
+            for row in g.chunks_exact(columns) {
+                sums.iter_mut().zip(row).for_each(|(s, g)| *s += g);
+            }
+            sums
+        },
+    )
 }

@@ -37,6 +37,16 @@ impl<'a> Mat<'a> {
             ..self
         }
     }
+
+    /// Columns `start..end`.
+    fn columns(self, start: usize, end: usize) -> Self {
+        let offset = (start * self.col_stride).min(self.data.len());
+        Self { data: &self.data[offset..], cols: end - start, ..self }
+    }
+
+    fn at(&self, row: usize, col: usize) -> f32 {
+        self.data[row * self.row_stride + col * self.col_stride]
+    }
 }
 
 /// `dst = scale * a b` or, with `accumulate`, `dst += scale * a b`; `dst` is row-major with rows
@@ -56,7 +66,7 @@ pub(crate) fn product(
     }
     assert!(stride >= n && (m - 1) * stride + n <= dst.len(), "destination too small");
     // SAFETY: `gemm` reads lhs[i, p], rhs[p, j] and reads and writes dst[i, j] for i < m, p < k,
-    // j < n at the given strides and nothing else. `Mat` can only be built (and transposed) so
+    // j < n at the given strides and nothing else. `Mat` can only be built, transposed and cut so
     // that (rows-1)*row_stride + (cols-1)*col_stride + 1 <= data.len(), and the assertion above
     // says the same of `dst`, so all accesses lie inside the three slices. `dst` is borrowed
     // mutably, so it overlaps neither input. All strides fit isize because slices do.
@@ -85,6 +95,63 @@ pub(crate) fn product(
     }
 }
 
+/// Largest inner dimension of one product in [`rows`].
+const DEPTH: usize = 512;
+
+/// Products of at most so many elements are summed in another order by `gemm` when both factors
+/// are contiguous along the sum.
+const SMALL: usize = 256;
+
+/// As [`product`], for rows that are samples or parts of samples: the bits of a row of `dst`
+/// depend on that row of `a` and on `b` alone, not on how many other rows there are.
+///
+/// `gemm` sums in another order when there is one row or one column, when the product is
+/// [`SMALL`], and when its block size along the sum, which follows from the other sizes and the
+/// caches, comes into play. The first two are avoided by copying into another layout, the third
+/// by cutting the sum into parts of a fixed size.
+pub(crate) fn rows(dst: &mut [f32], stride: usize, a: Mat<'_>, b: Mat<'_>, accumulate: bool) {
+    let k = a.cols;
+    for start in (0..k.max(1)).step_by(DEPTH) {
+        let end = (start + DEPTH).min(k);
+        let (a, b) = (a.columns(start, end), b.t().columns(start, end).t());
+        let along = a.col_stride == 1 && b.row_stride == 1;
+        let accumulate = accumulate || start > 0;
+        if a.rows == 1 || b.cols == 1 || (along && a.rows * b.cols <= SMALL) {
+            product_of_copies(dst, stride, a, b, accumulate);
+        } else {
+            product(dst, stride, a, b, 1.0, accumulate);
+        }
+    }
+}
+
+/// [`product`] with at least two rows and columns, and `a` column by column.
+fn product_of_copies(dst: &mut [f32], stride: usize, a: Mat<'_>, b: Mat<'_>, accumulate: bool) {
+    let (m, k, n) = (a.rows, a.cols, b.cols);
+    let (tall, wide) = (m.max(2), n.max(2));
+    let mut left = vec![0.0; k * tall];
+    for (p, column) in left.chunks_exact_mut(tall).enumerate() {
+        (0..m).for_each(|i| column[i] = a.at(i, p));
+    }
+    let mut right = Vec::new();
+    let b = if n == 1 {
+        right.resize(k * wide, 0.0);
+        (0..k).for_each(|p| right[p * wide] = b.at(p, 0));
+        Mat::new(&right, k, wide)
+    } else {
+        b
+    };
+    let mut result = vec![0.0; tall * wide];
+    if accumulate {
+        for (to, from) in result.chunks_exact_mut(wide).zip(dst.chunks(stride)).take(m) {
+            to[..n].copy_from_slice(&from[..n]);
+        }
+    }
+    product(&mut result, wide, Mat::new(&left, k, tall).t(), b, 1.0, accumulate);
+    for (to, from) in dst.chunks_mut(stride).zip(result.chunks_exact(wide)).take(m) {
+        to[..n].copy_from_slice(&from[..n]);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,6 +170,32 @@ mod tests {
             assert_eq!(got, want);
             product(&mut got, n, Mat::new(&a, m, k), Mat::new(&bt, n, k).t(), 2.0, true);
             assert!(got.iter().zip(&want).all(|(g, w)| *g == 3.0 * w));
+        }
+    }
+
+    #[test]
+    fn bits_of_a_row_do_not_depend_on_the_other_rows() {
+        let number = |i: usize| (i * 2_654_435_761 % 1_009) as f32 / 500.0 - 1.0;
+        for (k, n) in [(1, 1), (2, 3), (3, 1), (17, 8), (64, 70), (700, 9), (1_300, 130)] {
+            let b: Vec<f32> = (0..k * n).map(number).collect();
+            let a: Vec<f32> = (0..300 * k).map(|i| number(i + 77)).collect();
+            for b in [Mat::new(&b, k, n), Mat::new(&b, n, k).t()] {
+                let first = |m: usize, accumulate: bool| {
+                    let mut y = vec![0.25; m * n];
+                    rows(&mut y, n, Mat::new(&a[..m * k], m, k), b, accumulate);
+                    y.truncate(n);
+                    y
+                };
+                for accumulate in [false, true] {
+                    let want = first(300, accumulate);
+                    for m in [1, 2, 3, 5, 16, 17, 28, 64, 65, 256] {
+                        assert_eq!(first(m, accumulate), want, "{m}x{k}x{n}, {accumulate}");
+                    }
+                    let exact: f64 = (0..k).map(|p| f64::from(a[p]) * f64::from(b.at(p, 0))).sum();
+                    let start = if accumulate { 0.25 } else { 0.0 };
+                    assert!((f64::from(want[0]) - exact - start).abs() < 1e-3);
+                }
+            }
         }
     }
 

@@ -11,14 +11,17 @@ pub(crate) fn layer(x: &[f32], gamma: &[f32], beta: &[f32], eps: f32) -> Vec<f32
     let c = gamma.len();
     let mut y = vec![0.0; x.len()];
     y.par_chunks_mut(TASK_ROWS * c).zip(x.par_chunks(TASK_ROWS * c)).for_each(|(y, x)| {
-        vectorised(#[inline(always)] || {
-            for (y, x) in y.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
-                let (mean, inverse) = moments(x, eps);
-                for i in 0..c {
-                    y[i] = (x[i] - mean) * inverse * gamma[i] + beta[i];
+        vectorised(
+            #[inline(always)]
+            || {
+                for (y, x) in y.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
+                    let (mean, inverse) = moments(x, eps);
+                    for i in 0..c {
+                        y[i] = (x[i] - mean) * inverse * gamma[i] + beta[i];
+                    }
                 }
-            }
-        });
+            },
+        );
     });
     y
 }
@@ -52,26 +55,29 @@ pub(crate) fn layer_backward(
         .par_chunks_mut(TASK_ROWS * c)
         .zip(x.par_chunks(TASK_ROWS * c).zip(g.par_chunks(TASK_ROWS * c)))
         .map(|(dx, (x, g))| {
-            vectorised(#[inline(always)] || {
-                let (mut dgamma, mut dbeta) = (vec![0.0; c], vec![0.0; c]);
-                let (mut hat, mut scaled) = (vec![0.0; c], vec![0.0; c]);
-                let rows = dx.chunks_exact_mut(c).zip(x.chunks_exact(c).zip(g.chunks_exact(c)));
-                for (dx, (x, g)) in rows {
-                    let (mean, inverse) = moments(x, eps);
-                    for i in 0..c {
-                        hat[i] = (x[i] - mean) * inverse;
-                        scaled[i] = g[i] * gamma[i];
-                        dgamma[i] += g[i] * hat[i];
-                        dbeta[i] += g[i];
+            vectorised(
+                #[inline(always)]
+                || {
+                    let (mut dgamma, mut dbeta) = (vec![0.0; c], vec![0.0; c]);
+                    let (mut hat, mut scaled) = (vec![0.0; c], vec![0.0; c]);
+                    let rows = dx.chunks_exact_mut(c).zip(x.chunks_exact(c).zip(g.chunks_exact(c)));
+                    for (dx, (x, g)) in rows {
+                        let (mean, inverse) = moments(x, eps);
+                        for i in 0..c {
+                            hat[i] = (x[i] - mean) * inverse;
+                            scaled[i] = g[i] * gamma[i];
+                            dgamma[i] += g[i] * hat[i];
+                            dbeta[i] += g[i];
+                        }
+                        let along = dot(&scaled, &hat) / c as f32;
+                        let mean = sum(&scaled) / c as f32;
+                        for i in 0..c {
+                            dx[i] = inverse * (scaled[i] - mean - hat[i] * along);
+                        }
                     }
-                    let along = dot(&scaled, &hat) / c as f32;
-                    let mean = sum(&scaled) / c as f32;
-                    for i in 0..c {
-                        dx[i] = inverse * (scaled[i] - mean - hat[i] * along);
-                    }
-                }
-                (dgamma, dbeta)
-            })
+                    (dgamma, dbeta)
+                },
+            )
         })
         .collect();
     let (dgamma, dbeta) = add_parts(parts, c);
@@ -94,18 +100,22 @@ pub(crate) fn column_moments(x: &[f32], c: usize) -> (Vec<f32>, Vec<f32>) {
         let parts: Vec<(Vec<f32>, Vec<f32>)> = x
             .par_chunks(TASK_ROWS * c)
             .map(|x| {
-                vectorised(#[inline(always)] || {
-                    let mut sums = vec![0.0f32; c];
-                    for row in x.chunks_exact(c) {
-                        match centre {
-                            None => sums.iter_mut().zip(row).for_each(|(s, v)| *s += v),
-                            Some(m) => sums.iter_mut().zip(row.iter().zip(m)).for_each(
-                                |(s, (v, m))| *s += (v - m) * (v - m),
-                            ),
+                vectorised(
+                    #[inline(always)]
+                    || {
+                        let mut sums = vec![0.0f32; c];
+                        for row in x.chunks_exact(c) {
+                            match centre {
+                                None => sums.iter_mut().zip(row).for_each(|(s, v)| *s += v),
+                                Some(m) => sums
+                                    .iter_mut()
+                                    .zip(row.iter().zip(m))
+                                    .for_each(|(s, (v, m))| *s += (v - m) * (v - m)),
+                            }
                         }
-                    }
-                    (sums, Vec::new())
-                })
+                        (sums, Vec::new())
+                    },
+                )
             })
             .collect();
         let (mut total, _) = add_parts(parts, c);
@@ -133,14 +143,17 @@ pub(crate) fn columns(x: &[f32], s: &Columns<'_>) -> Vec<f32> {
     let offset: Vec<f32> = (0..c).map(|i| s.beta[i] - s.mean[i] * slope[i]).collect();
     let mut y = vec![0.0; x.len()];
     y.par_chunks_mut(TASK_ROWS * c).zip(x.par_chunks(TASK_ROWS * c)).for_each(|(y, x)| {
-        vectorised(#[inline(always)] || {
-            for (y, x) in y.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
-                for i in 0..c {
-                    let v = x[i] * slope[i] + offset[i];
-                    y[i] = if s.relu { v.max(0.0) } else { v };
+        vectorised(
+            #[inline(always)]
+            || {
+                for (y, x) in y.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
+                    for i in 0..c {
+                        let v = x[i] * slope[i] + offset[i];
+                        y[i] = if s.relu { v.max(0.0) } else { v };
+                    }
                 }
-            }
-        });
+            },
+        );
     });
     y
 }
@@ -160,18 +173,21 @@ pub(crate) fn columns_backward(
         .par_chunks(TASK_ROWS * c)
         .zip(g.par_chunks(TASK_ROWS * c))
         .map(|(x, g)| {
-            vectorised(#[inline(always)] || {
-                let (mut dgamma, mut dbeta) = (vec![0.0f32; c], vec![0.0f32; c]);
-                for (x, g) in x.chunks_exact(c).zip(g.chunks_exact(c)) {
-                    for i in 0..c {
-                        let passes = !s.relu || x[i] * slope[i] + offset[i] > 0.0;
-                        let g = if passes { g[i] } else { 0.0 };
-                        dgamma[i] += g * ((x[i] - s.mean[i]) * s.inverse[i]);
-                        dbeta[i] += g;
+            vectorised(
+                #[inline(always)]
+                || {
+                    let (mut dgamma, mut dbeta) = (vec![0.0f32; c], vec![0.0f32; c]);
+                    for (x, g) in x.chunks_exact(c).zip(g.chunks_exact(c)) {
+                        for i in 0..c {
+                            let passes = !s.relu || x[i] * slope[i] + offset[i] > 0.0;
+                            let g = if passes { g[i] } else { 0.0 };
+                            dgamma[i] += g * ((x[i] - s.mean[i]) * s.inverse[i]);
+                            dbeta[i] += g;
+                        }
                     }
-                }
-                (dgamma, dbeta)
-            })
+                    (dgamma, dbeta)
+                },
+            )
         })
         .collect();
     let (dgamma, dbeta) = add_parts(parts, c);
@@ -183,17 +199,20 @@ pub(crate) fn columns_backward(
     dx.par_chunks_mut(TASK_ROWS * c)
         .zip(x.par_chunks(TASK_ROWS * c).zip(g.par_chunks(TASK_ROWS * c)))
         .for_each(|(dx, (x, g))| {
-            vectorised(#[inline(always)] || {
-                let rows = dx.chunks_exact_mut(c).zip(x.chunks_exact(c).zip(g.chunks_exact(c)));
-                for (dx, (x, g)) in rows {
-                    for i in 0..c {
-                        let passes = !s.relu || x[i] * slope[i] + offset[i] > 0.0;
-                        let g = if passes { g[i] } else { 0.0 };
-                        let hat = (x[i] - s.mean[i]) * s.inverse[i];
-                        dx[i] = slope[i] * (g - pull[i] - hat * along[i]);
+            vectorised(
+                #[inline(always)]
+                || {
+                    let rows = dx.chunks_exact_mut(c).zip(x.chunks_exact(c).zip(g.chunks_exact(c)));
+                    for (dx, (x, g)) in rows {
+                        for i in 0..c {
+                            let passes = !s.relu || x[i] * slope[i] + offset[i] > 0.0;
+                            let g = if passes { g[i] } else { 0.0 };
+                            let hat = (x[i] - s.mean[i]) * s.inverse[i];
+                            dx[i] = slope[i] * (g - pull[i] - hat * along[i]);
+                        }
                     }
-                }
-            });
+                },
+            );
         });
     (dx, dgamma, dbeta)
 }

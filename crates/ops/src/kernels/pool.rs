@@ -37,12 +37,15 @@ pub(crate) fn forward(s: &Shape, x: &[f32]) -> Vec<f32> {
     let mut y = vec![0.0; x.len() / size * out];
     let share = 1.0 / (s.k * s.k) as f32;
     y.par_chunks_mut(out).zip(x.par_chunks(size)).for_each(|(y, x)| {
-        super::vectorised(#[inline(always)] || {
-            s.for_windows(|to, from| {
-                let from = &x[from..from + s.c];
-                y[to..to + s.c].iter_mut().zip(from).for_each(|(y, x)| *y += x * share);
-            });
-        });
+        super::vectorised(
+            #[inline(always)]
+            || {
+                s.for_windows(|to, from| {
+                    let from = &x[from..from + s.c];
+                    y[to..to + s.c].iter_mut().zip(from).for_each(|(y, x)| *y += x * share);
+                });
+            },
+        );
     });
     y
 }
@@ -52,12 +55,15 @@ pub(crate) fn backward(s: &Shape, g: &[f32]) -> Vec<f32> {
     let mut dx = vec![0.0; g.len() / out * size];
     let share = 1.0 / (s.k * s.k) as f32;
     dx.par_chunks_mut(size).zip(g.par_chunks(out)).for_each(|(dx, g)| {
-        super::vectorised(#[inline(always)] || {
-            s.for_windows(|to, from| {
-                let g = &g[to..to + s.c];
-                dx[from..from + s.c].iter_mut().zip(g).for_each(|(d, g)| *d = g * share);
-            });
-        });
+        super::vectorised(
+            #[inline(always)]
+            || {
+                s.for_windows(|to, from| {
+                    let g = &g[to..to + s.c];
+                    dx[from..from + s.c].iter_mut().zip(g).for_each(|(d, g)| *d = g * share);
+                });
+            },
+        );
     });
     dx
 }

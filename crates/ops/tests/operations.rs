@@ -1,0 +1,401 @@
+//! Every fused operation against the same thing composed of ordinary tensor functions: values,
+//! gradients of every input, mixed tracking, threads, and batch sizes.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+use burn::tensor::{
+    Device, Tensor, TensorData,
+    activation::{relu, sigmoid, softmax},
+    module::conv2d,
+    ops::ConvOptions,
+};
+use clipguard_ops::{self as ops, Activation, BatchNorm, ColumnStatistics};
+
+/// An operation on flat inputs, so that one driver serves all ranks.
+type Body = Box<dyn Fn(&[Tensor<1>]) -> Tensor<1> + Send + Sync>;
+
+struct Case {
+    name: String,
+    /// Number of elements of every input.
+    sizes: Vec<usize>,
+    fused: Body,
+    composed: Body,
+}
+
+/// Numbers in [-1.5, 1.5) that differ from input to input (a linear congruence, upper bits).
+fn numbers(n: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x2545_f491_4f6c_dd1d;
+    (0..n)
+        .map(|_| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as f32 / (1u64 << 24) as f32 * 3.0 - 1.5
+        })
+        .collect()
+}
+
+fn flat(values: Vec<f32>) -> Tensor<1> {
+    let n = values.len();
+    Tensor::from_data(TensorData::new(values, [n]), &Device::flex())
+}
+
+fn values(t: Tensor<1>) -> Vec<f32> {
+    let t = if t.is_autodiff() { t.inner() } else { t };
+    t.into_data().try_to_vec::<f32>().unwrap()
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|v| v.to_bits()).collect()
+}
+
+/// Largest difference relative to the largest entry of `want`.
+fn gap(got: &[f32], want: &[f32]) -> f64 {
+    assert_eq!(got.len(), want.len());
+    let top = want.iter().fold(1e-6f64, |m, v| m.max(f64::from(v.abs())));
+    let differences = got.iter().zip(want).map(|(g, w)| f64::from(g - w).abs() / top);
+    differences.fold(0.0, |m, d| if d.is_nan() { f64::INFINITY } else { m.max(d) })
+}
+
+/// The output and the gradients of a fixed random projection of it with respect to the inputs
+/// that are `tracked`.
+fn run(
+    body: &Body,
+    inputs: &[Vec<f32>],
+    tracked: impl Fn(usize) -> bool,
+) -> (Vec<f32>, Vec<Option<Vec<f32>>>) {
+    let leaves: Vec<Tensor<1>> = inputs
+        .iter()
+        .enumerate()
+        .map(|(i, v)| {
+            let plain = flat(v.clone());
+            if tracked(i) { plain.autodiff().require_grad() } else { plain }
+        })
+        .collect();
+    let y = body(&leaves);
+    let output = values(y.clone());
+    if !(0..inputs.len()).any(&tracked) {
+        return (output, vec![None; inputs.len()]);
+    }
+    let weights = flat(numbers(output.len(), 99));
+    let mut grads = (y * weights).sum().backward();
+    let gradients = leaves
+        .iter()
+        .enumerate()
+        .map(|(i, leaf)| tracked(i).then(|| values(leaf.grad_remove(&mut grads).unwrap())))
+        .collect();
+    (output, gradients)
+}
+
+fn inputs(case: &Case) -> Vec<Vec<f32>> {
+    case.sizes.iter().enumerate().map(|(i, n)| numbers(*n, i as u64 + 1)).collect()
+}
+
+fn on_threads<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) -> R {
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(work)
+}
+
+fn case(
+    name: String,
+    sizes: &[usize],
+    fused: impl Fn(&[Tensor<1>]) -> Tensor<1> + Send + Sync + 'static,
+    composed: impl Fn(&[Tensor<1>]) -> Tensor<1> + Send + Sync + 'static,
+) -> Case {
+    Case { name, sizes: sizes.to_vec(), fused: Box::new(fused), composed: Box::new(composed) }
+}
+
+fn flatten<const D: usize>(t: Tensor<D>) -> Tensor<1> {
+    let n = t.dims().iter().product::<usize>();
+    t.reshape([n])
+}
+
+fn linear(rows: [usize; 2], inputs: usize, outputs: usize, bias: bool) -> Case {
+    let x = move |t: &[Tensor<1>]| t[0].clone().reshape([rows[0], rows[1], inputs]);
+    let w = move |t: &[Tensor<1>]| t[1].clone().reshape([outputs, inputs]);
+    let mut sizes = vec![rows[0] * rows[1] * inputs, outputs * inputs];
+    if bias {
+        sizes.push(outputs);
+    }
+    case(
+        format!("linear {rows:?} {inputs} -> {outputs}, bias {bias}"),
+        &sizes,
+        move |t| flatten(ops::linear(x(t), w(t), t.get(2).cloned())),
+        move |t| {
+            let y = x(t).matmul(w(t).transpose().unsqueeze());
+            flatten(match t.get(2) {
+                Some(b) => y + b.clone().unsqueeze(),
+                None => y,
+            })
+        },
+    )
+}
+
+fn convolution(shape: [usize; 4], out: usize, kernel: usize, stride: usize, pad: usize) -> Case {
+    let channels = shape[3];
+    let weight = [out, channels, kernel, kernel];
+    let x = move |t: &[Tensor<1>]| t[0].clone().reshape(shape);
+    let w = move |t: &[Tensor<1>]| t[1].clone().reshape(weight);
+    case(
+        format!("conv2d {shape:?} -> {out}, kernel {kernel}, stride {stride}, pad {pad}"),
+        &[shape.iter().product(), weight.iter().product()],
+        move |t| flatten(ops::conv2d(x(t), w(t), stride, pad)),
+        move |t| {
+            let options = ConvOptions::new([stride; 2], [pad; 2], [1, 1], 1);
+            let y = conv2d(x(t).permute([0, 3, 1, 2]), w(t), None, options);
+            flatten(y.permute([0, 2, 3, 1]))
+        },
+    )
+}
+
+fn pooling(shape: [usize; 4], k: usize) -> Case {
+    let [n, h, w, c] = shape;
+    let x = move |t: &[Tensor<1>]| t[0].clone().reshape(shape);
+    case(
+        format!("avg_pool2d {shape:?} by {k}"),
+        &[shape.iter().product()],
+        move |t| flatten(ops::avg_pool2d(x(t), k)),
+        move |t| {
+            let whole = x(t).slice([0..n, 0..h / k * k, 0..w / k * k, 0..c]);
+            let windows = whole.reshape([n, h / k, k, w / k, k, c]);
+            flatten(windows.mean_dim(4).mean_dim(2))
+        },
+    )
+}
+
+fn layer_norm(rows: [usize; 2], width: usize) -> Case {
+    let x = move |t: &[Tensor<1>]| t[0].clone().reshape([rows[0], rows[1], width]);
+    case(
+        format!("layer_norm {rows:?} x {width}"),
+        &[rows[0] * rows[1] * width, width, width],
+        move |t| flatten(ops::layer_norm(x(t), t[1].clone(), t[2].clone(), 1e-5)),
+        move |t| {
+            let centred = x(t) - x(t).mean_dim(2);
+            let variance = (centred.clone() * centred.clone()).mean_dim(2);
+            let hat = centred / (variance + 1e-5).sqrt();
+            flatten(hat * t[1].clone().unsqueeze() + t[2].clone().unsqueeze())
+        },
+    )
+}
+
+fn activation(kind: Activation, n: usize) -> Case {
+    // Tripled, so that the tails are reached.
+    let x = |t: &[Tensor<1>]| t[0].clone() * 3.0;
+    case(
+        format!("{kind:?} of {n}"),
+        &[n],
+        move |t| ops::activation(x(t), kind),
+        move |t| {
+            let x = x(t);
+            match kind {
+                Activation::QuickGelu => x.clone() * sigmoid(x * 1.702),
+                Activation::Gelu => {
+                    x.clone() * 0.5 * ((x * std::f32::consts::FRAC_1_SQRT_2).erf() + 1.0)
+                }
+                Activation::GeluTanh => {
+                    let cube = x.clone() * x.clone() * x.clone();
+                    let inner = (x.clone() + cube * 0.044_715) * 0.797_884_6;
+                    x * 0.5 * (inner.tanh() + 1.0)
+                }
+            }
+        },
+    )
+}
+
+fn attention(batch: usize, tokens: usize, heads: usize, head: usize, causal: bool) -> Case {
+    let width = heads * head;
+    let packed = move |t: &[Tensor<1>]| t[0].clone().reshape([batch, tokens, 3 * width]);
+    case(
+        format!("attention {batch} x {tokens}, {heads} heads of {head}, causal {causal}"),
+        &[batch * tokens * 3 * width],
+        move |t| flatten(ops::attention(packed(t), heads, causal)),
+        move |t| {
+            let part = |i: usize| -> Tensor<4> {
+                let part = packed(t).slice([0..batch, 0..tokens, i * width..(i + 1) * width]);
+                part.reshape([batch, tokens, heads, head]).swap_dims(1, 2)
+            };
+            let mut scores = part(0).matmul(part(1).swap_dims(2, 3)) * (head as f32).powf(-0.5);
+            if causal {
+                let hidden = (0..tokens * tokens)
+                    .map(|i| if i % tokens > i / tokens { -1e9f32 } else { 0.0 })
+                    .collect();
+                let hidden: Tensor<2> = flat(hidden).reshape([tokens, tokens]);
+                scores = scores + hidden.unsqueeze();
+            }
+            flatten(softmax(scores, 3).matmul(part(2)).swap_dims(1, 2))
+        },
+    )
+}
+
+fn batch_norm(rows: usize, width: usize, of_batch: bool, with_relu: bool) -> Case {
+    let options = BatchNorm { eps: 1e-5, of_batch, relu: with_relu };
+    let x = move |t: &[Tensor<1>]| t[0].clone().reshape([rows, width]);
+    let fixed = move || ColumnStatistics {
+        mean: flat(numbers(width, 7)),
+        variance: flat(numbers(width, 8).iter().map(|v| v + 1.75).collect()),
+    };
+    case(
+        format!("batch_norm {rows} x {width}, of_batch {of_batch}, relu {with_relu}"),
+        &[rows * width, width, width],
+        move |t| {
+            let x = x(t);
+            let statistics = if of_batch { ops::column_statistics(&x) } else { fixed() };
+            flatten(ops::batch_norm(x, &statistics, t[1].clone(), t[2].clone(), options))
+        },
+        move |t| {
+            let x = x(t);
+            let (mean, variance): (Tensor<2>, Tensor<2>) = if of_batch {
+                let mean = x.clone().mean_dim(0);
+                let centred = x.clone() - mean.clone();
+                (mean, (centred.clone() * centred).mean_dim(0))
+            } else {
+                (fixed().mean.unsqueeze(), fixed().variance.unsqueeze())
+            };
+            let hat = (x - mean) / (variance + 1e-5).sqrt();
+            let y = hat * t[1].clone().unsqueeze() + t[2].clone().unsqueeze();
+            flatten(if with_relu { relu(y) } else { y })
+        },
+    )
+}
+
+/// Every operation in the shapes the towers use and in shapes that fit no block size.
+fn cases() -> Vec<Case> {
+    let mut all = Vec::new();
+    for bias in [true, false] {
+        for (rows, inputs, outputs) in
+            [([1, 1], 5, 3), ([3, 7], 33, 17), ([1, 300], 64, 130), ([2, 1], 700, 9)]
+        {
+            all.push(linear(rows, inputs, outputs, bias));
+        }
+    }
+    for (kernel, pads) in [(1, &[0][..]), (3, &[0, 1, 2]), (5, &[0, 1, 2])] {
+        for stride in [1, 2] {
+            for pad in pads {
+                all.push(convolution([1, 9, 7, 3], 5, kernel, stride, *pad));
+            }
+        }
+    }
+    all.push(convolution([9, 11, 8, 20], 18, 3, 1, 1));
+    all.push(convolution([9, 12, 12, 3], 8, 4, 4, 0));
+    for (shape, k) in [([1, 4, 4, 3], 2), ([2, 7, 5, 6], 2), ([3, 9, 10, 1], 3), ([1, 2, 3, 4], 1)]
+    {
+        all.push(pooling(shape, k));
+    }
+    for (rows, width) in [([1, 1], 16), ([3, 7], 33), ([2, 600], 20), ([1, 5], 768)] {
+        all.push(layer_norm(rows, width));
+    }
+    for kind in [Activation::QuickGelu, Activation::Gelu, Activation::GeluTanh] {
+        all.extend([1, 77, 20_011].map(|n| activation(kind, n)));
+    }
+    for causal in [true, false] {
+        for (batch, tokens, heads, head) in
+            [(1, 1, 1, 4), (3, 1, 2, 5), (1, 13, 3, 7), (5, 50, 2, 16)]
+        {
+            all.push(attention(batch, tokens, heads, head, causal));
+        }
+    }
+    for of_batch in [false, true] {
+        for relu in [false, true] {
+            for (rows, width) in [(5, 3), (37, 20), (1_300, 5)] {
+                all.push(batch_norm(rows, width, of_batch, relu));
+            }
+        }
+    }
+    all
+}
+
+#[test]
+fn values_and_gradients_equal_the_composed_bodies() {
+    for case in cases() {
+        let inputs = inputs(&case);
+        let (plain, _) = run(&case.fused, &inputs, |_| false);
+        let (y, got) = run(&case.fused, &inputs, |_| true);
+        let (want_y, want) = run(&case.composed, &inputs, |_| true);
+        assert_eq!(bits(&plain), bits(&y), "{}: tracking changes no bit", case.name);
+        let off = gap(&y, &want_y);
+        assert!(off <= 1e-5, "{}: value off by {off:e}", case.name);
+        for (i, (got, want)) in got.iter().zip(&want).enumerate() {
+            let off = gap(got.as_ref().unwrap(), want.as_ref().unwrap());
+            assert!(off <= 1e-5, "{}: gradient {i} off by {off:e}", case.name);
+        }
+    }
+}
+
+#[test]
+fn any_input_may_be_tracked_alone() {
+    for case in cases() {
+        let inputs = inputs(&case);
+        let (y, all) = run(&case.fused, &inputs, |_| true);
+        for (alone, all) in all.iter().enumerate() {
+            let (again, got) = run(&case.fused, &inputs, |i| i == alone);
+            assert_eq!(bits(&y), bits(&again), "{}", case.name);
+            let (got, all) = (got[alone].as_ref().unwrap(), all.as_ref().unwrap());
+            assert_eq!(bits(got), bits(all), "{}: input {alone} tracked alone", case.name);
+        }
+    }
+}
+
+#[test]
+fn bits_do_not_depend_on_threads() {
+    for case in cases() {
+        let inputs = inputs(&case);
+        let (y, gradients) = on_threads(1, || run(&case.fused, &inputs, |_| true));
+        for threads in [2, 3] {
+            let (y2, gradients2) = on_threads(threads, || run(&case.fused, &inputs, |_| true));
+            assert_eq!(bits(&y), bits(&y2), "{}: {threads} threads", case.name);
+            for (a, b) in gradients.iter().flatten().zip(gradients2.iter().flatten()) {
+                assert_eq!(bits(a), bits(b), "{}: gradient, {threads} threads", case.name);
+            }
+        }
+    }
+}
+
+/// An operation for any batch size.
+type Family = (&'static str, fn(usize) -> Case);
+
+/// Operations whose first input is a batch of independent samples, in shapes of the towers.
+fn families() -> Vec<Family> {
+    vec![
+        ("linear, tokens", |n| linear([n, 17], 64, 192, true)),
+        ("linear, one row a sample", |n| linear([n, 1], 128, 128, false)),
+        ("linear, wide", |n| linear([n, 1], 2_048, 512, true)),
+        ("conv2d", |n| convolution([n, 8, 8, 20], 20, 3, 1, 1)),
+        ("conv2d of one window", |n| convolution([n, 16, 16, 3], 32, 16, 16, 0)),
+        ("conv2d, 1x1 on one pixel", |n| convolution([n, 1, 1, 64], 48, 1, 1, 0)),
+        ("avg_pool2d", |n| pooling([n, 8, 8, 20], 2)),
+        ("layer_norm", |n| layer_norm([n, 17], 64)),
+        ("activation", |n| activation(Activation::Gelu, n * 17 * 256)),
+        ("attention", |n| attention(n, 17, 2, 32, false)),
+        ("batch_norm", |n| batch_norm(n * 64, 20, false, true)),
+    ]
+}
+
+#[test]
+fn a_sample_does_not_depend_on_its_batch() {
+    let mut broken = Vec::new();
+    for (name, family) in families() {
+        let (one, many) = (family(1), inputs(&family(64)));
+        let sample = one.sizes[0];
+        let projections = |n: usize, size: usize| flat(numbers(64 * size, 98)[..n * size].to_vec());
+        // Value and input gradient of the first sample of a batch of `n`.
+        let first = |n: usize| {
+            let case = family(n);
+            let mut inputs: Vec<Tensor<1>> = many.iter().cloned().map(flat).collect();
+            inputs[0] = flat(many[0][..n * sample].to_vec()).autodiff().require_grad();
+            let y = (case.fused)(&inputs);
+            let size = y.dims()[0] / n;
+            let value = values(y.clone())[..size].to_vec();
+            let mut grads = (y * projections(n, size)).sum().backward();
+            let gradient = values(inputs[0].grad_remove(&mut grads).unwrap());
+            (value, gradient[..sample].to_vec())
+        };
+        let want = first(64);
+        for n in [1, 2, 7, 63] {
+            let got = first(n);
+            for (what, got, want) in [("value", &got.0, &want.0), ("gradient", &got.1, &want.1)] {
+                if bits(got) != bits(want) {
+                    broken.push(format!("{name}: {what} in a batch of {n}: {:e}", gap(got, want)));
+                }
+            }
+        }
+    }
+    assert!(broken.is_empty(), "bits depend on the batch:\n{}", broken.join("\n"));
+}
