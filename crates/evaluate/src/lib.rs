@@ -7,6 +7,7 @@
 //! is run too and stands beside the honest one.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod captions;
 pub mod certify;
 pub mod checks;
 pub mod classifier;

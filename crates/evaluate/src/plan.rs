@@ -21,6 +21,11 @@ pub struct Plan {
     pub models: Vec<String>,
     /// Labelled data sources.
     pub data: Vec<String>,
+    /// Captioned data sources for retrieval on clean pictures.
+    pub retrieval: Vec<String>,
+    /// Scenes of relations (`scenes:part=relations-seen`): the right caption against the exchanged
+    /// one.
+    pub relations: Vec<String>,
     /// Class names: empty for the source's own, else a built-in list or a file.
     pub classes: String,
     /// A built-in template set or a file.
@@ -69,10 +74,12 @@ impl Default for Plan {
             samples: 200,
             batch: 50,
             models: vec!["embedded".to_owned()],
-            data: vec!["embedded".to_owned()],
+            data: Vec::new(),
+            retrieval: Vec::new(),
+            relations: Vec::new(),
             classes: String::new(),
             templates: "simple".to_owned(),
-            attacks: vec!["pgd:eps=1/255,steps=20".to_owned()],
+            attacks: Vec::new(),
             defence: vec![Defence::default()],
             pictures: 6,
         }
@@ -113,7 +120,8 @@ impl Plan {
 
     /// Says which value makes no sense and what would be right.
     pub fn check(&self) -> Result<(), String> {
-        if self.models.is_empty() || self.data.is_empty() {
+        let sources = self.data.len() + self.retrieval.len() + self.relations.len();
+        if self.models.is_empty() || sources == 0 {
             return Err("at least one model and one data source are needed".to_owned());
         }
         if self.batch == 0 {
@@ -146,6 +154,7 @@ mod tests {
     #[test]
     fn plans_survive_writing_and_refuse_nonsense() {
         let plan = Plan {
+            data: vec!["embedded".to_owned()],
             defence: vec![Defence { published: Some(Published::default()), ..Defence::default() }],
             ..Plan::default()
         };
@@ -154,9 +163,9 @@ mod tests {
         for (text, said) in [
             ("sampels = 3", "unknown field `sampels`"),
             ("models = []", "at least one model"),
-            ("attacks = [\"pdg\"]", "did you mean `pgd`?"),
-            ("batch = 0", "at least 1"),
-            ("[[defence]]\n[[defence]]", "two defences"),
+            ("data = [\"x\"]\nattacks = [\"pdg\"]", "did you mean `pgd`?"),
+            ("data = [\"x\"]\nbatch = 0", "at least 1"),
+            ("data = [\"x\"]\n[[defence]]\n[[defence]]", "two defences"),
             ("[[defence]]\ngradients = [\"exakt\"]", "unknown variant"),
         ] {
             let error = Plan::parse(text, at).unwrap_err().to_string();

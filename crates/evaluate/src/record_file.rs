@@ -4,7 +4,6 @@ use crate::record::{Record, RecordError};
 use serde::de::DeserializeOwned;
 use std::{
     collections::BTreeSet,
-    io::Write,
     path::{Path, PathBuf},
 };
 

@@ -6,7 +6,7 @@
 
 use crate::{
     Check, Classification, Classifier, Defence, Digests, EvaluateError, Example, Plan, Record,
-    Subset, Threat, checks,
+    Subset, Threat, captions, checks,
     classifier::{mode_name, template_set},
     record::{HONEST, NO_ATTACK, PUBLISHED, WORST_CASE},
     record_file::write_atomic,
@@ -109,6 +109,22 @@ pub fn run(
                 })?;
             }
         }
+        type Measure = fn(
+            &Checkpoint,
+            &str,
+            &Plan,
+            &Device,
+            usize,
+        ) -> Result<Record, EvaluateError>;
+        let kinds: [(&[String], Measure); 2] =
+            [(&plan.retrieval, captions::retrieval), (&plan.relations, captions::relations)];
+        for (spellings, measure) in kinds {
+            for spelling in spellings {
+                follow.unit(spelling, done, total);
+                done += 1;
+                result.records.push(measure(&checkpoint, spelling, plan, device, threads)?);
+            }
+        }
     }
     crate::write_records(&folder.join("records.jsonl"), &result.records)?;
     Ok(result)
@@ -122,7 +138,8 @@ impl Plan {
             1 + d.gradients.len() * self.attacks.len() + published
         };
         let defences: usize = self.defence.iter().map(of).sum();
-        self.models.len() * self.data.len() * defences
+        let captions = self.retrieval.len() + self.relations.len();
+        self.models.len() * (self.data.len() * defences + captions)
     }
 }
 

@@ -27,9 +27,9 @@ const STORY: [&str; 3] = [
     "The model names what it sees in small drawn scenes. An attacker who knows the model changes \
      every pixel by at most 2 of 255 levels: people see no difference, the model does.",
     "CLIPure-Cos is a published defence that works on the model's inner description of the picture. \
-     Measured as in its released code it seems to keep many pictures safe. There the attacker's \
-     sense of direction, the gradient, is lost in the defence, so most pictures were never really \
-     attacked.",
+     Measured as in its released code it protects more pictures than it \
+     really does: the attacker's sense of direction, the gradient, is lost inside the defence, so \
+     part of the pictures was never really attacked.",
     "Given back that sense of direction, or simply pictures made against the model without the \
      defence, the attacker wins as if there were no defence: with the published settings the \
      defence turns the description and turns it back. A defence is worth what the attacker who \

@@ -118,7 +118,12 @@ pub(crate) fn tell(records: &[Record], folder: &Path, session: &Session) -> Resu
             .map_err(|e| Failure::Failed(format!("records: {e}")))?;
         println!("{text}");
     } else {
-        println!("{}", Table::of_records(records).text(100));
+        // Accuracies and recalls have no column in common.
+        let (counted, others): (Vec<Record>, Vec<Record>) =
+            records.iter().cloned().partition(|r| r.share().is_some());
+        for part in [counted, others].iter().filter(|part| !part.is_empty()) {
+            println!("{}", Table::of_records(part).text(100));
+        }
         println!("report  {}", folder.join("report.html").display());
     }
     Ok(())
