@@ -19,6 +19,16 @@ impl Head {
     /// The head of ready texts: for every class the unit embeddings of its texts are averaged and
     /// the average normalised (OpenAI's prompt ensembling; CLIP_benchmark does the same).
     pub fn new(clip: &Clip, classes: &[String], texts: &[Vec<String>]) -> Result<Self, ModelError> {
+        let tokens: Vec<Vec<Vec<u32>>> = texts.iter().map(|own| rows(clip, own)).collect();
+        Self::from_tokens(clip, classes, &tokens)
+    }
+
+    /// As [`Head::new`], of texts that are rows of token ids already.
+    pub fn from_tokens(
+        clip: &Clip,
+        classes: &[String],
+        texts: &[Vec<Vec<u32>>],
+    ) -> Result<Self, ModelError> {
         if classes.is_empty() || classes.len() != texts.len() {
             return Err(ModelError::Head(format!(
                 "{} classes and {} lists of texts",
@@ -26,15 +36,14 @@ impl Head {
                 texts.len()
             )));
         }
-        let flat: Vec<&str> = texts.iter().flatten().map(String::as_str).collect();
-        let embeddings = embed_texts(clip, &flat)?;
+        if let Some(class) = texts.iter().position(Vec::is_empty) {
+            return Err(ModelError::Head(format!("class `{}` has no text", classes[class])));
+        }
+        let embeddings = embed_rows(clip, &texts.concat())?;
         let dim = clip.architecture().embed_dim;
         let mut columns = vec![0f32; dim * classes.len()];
         let mut rows = embeddings.chunks_exact(dim);
         for (class, own) in texts.iter().enumerate() {
-            if own.is_empty() {
-                return Err(ModelError::Head(format!("class `{}` has no text", classes[class])));
-            }
             let mut mean = vec![0f64; dim];
             for row in rows.by_ref().take(own.len()) {
                 mean.iter_mut().zip(row).for_each(|(m, v)| *m += f64::from(*v));
@@ -51,12 +60,18 @@ impl Head {
 
 /// Unit text embeddings, `texts.len() * dim` values row by row.
 pub fn embed_texts(clip: &Clip, texts: &[&str]) -> Result<Vec<f32>, ModelError> {
-    let context = clip.architecture().text.context;
-    let tokenizer = Tokenizer::clip();
-    let mut values = Vec::with_capacity(texts.len() * clip.architecture().embed_dim);
-    for chunk in texts.chunks(BATCH) {
-        let rows: Vec<Vec<u32>> = chunk.iter().map(|t| tokenizer.row(t, context)).collect();
-        let embedded = normalise(clip.encode_text(&rows)?);
+    embed_rows(clip, &rows(clip, texts))
+}
+
+fn rows(clip: &Clip, texts: &[impl AsRef<str>]) -> Vec<Vec<u32>> {
+    let (tokenizer, context) = (Tokenizer::clip(), clip.architecture().text.context);
+    texts.iter().map(|text| tokenizer.row(text.as_ref(), context)).collect()
+}
+
+fn embed_rows(clip: &Clip, rows: &[Vec<u32>]) -> Result<Vec<f32>, ModelError> {
+    let mut values = Vec::with_capacity(rows.len() * clip.architecture().embed_dim);
+    for chunk in rows.chunks(BATCH) {
+        let embedded = normalise(clip.encode_text(chunk)?);
         let embedded = if embedded.is_autodiff() { embedded.inner() } else { embedded };
         values.extend(embedded.into_data().try_to_vec::<f32>().unwrap_or_default());
     }

@@ -3,7 +3,7 @@
 //! The decision behind this crate: a training run is a function of its recipe. What happens in
 //! step `s` depends on the recipe, the weights and moments after step `s - 1`, and `s` itself;
 //! the order of the samples, the augmentation of each and the learning rate are computed from
-//! `s`, never carried along. So the state to be saved is three sets of arrays and one number, and
+//! `s`, never carried along. So the state to be saved is three sets of arrays and two counters, and
 //! a run that was killed and resumed ends in the same bytes as one that was not.
 //!
 //! An [`Objective`] says what is minimised on a batch. Everything else exists once, here: the
@@ -22,6 +22,10 @@ mod optimiser;
 mod recipe;
 mod run;
 mod state;
+
+#[cfg(test)]
+#[path = "../../../tests/golden/reader.rs"]
+mod reader;
 
 pub use augment::Jitter;
 pub use batches::{Batch, Batches};

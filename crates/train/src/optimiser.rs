@@ -99,30 +99,4 @@ impl AdamW {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn schedule_warms_up_and_ends_near_zero() {
-        assert_eq!(learning_rate(1.0, 0, 10, 100), 0.1);
-        assert_eq!(learning_rate(1.0, 9, 10, 100), 1.0);
-        assert_eq!(learning_rate(1.0, 10, 10, 100), 1.0);
-        assert!((learning_rate(1.0, 55, 10, 100) - 0.5).abs() < 1e-12);
-        assert!(learning_rate(1.0, 99, 10, 100) < 1e-3);
-    }
-
-    #[test]
-    fn vectors_norms_and_biases_do_not_decay() {
-        for (name, shape, want) in [
-            ("visual.conv1.weight", &[8, 3, 3, 3][..], true),
-            ("token_embedding.weight", &[64, 8], true),
-            ("visual.class_embedding", &[8], false),
-            ("visual.bn1.weight", &[8], false),
-            ("visual.layer1.0.downsample.1.weight", &[8], false),
-            ("ln_final.weight", &[8], false),
-            ("logit_scale", &[], false),
-        ] {
-            assert_eq!(decays(name, shape), want, "{name}");
-        }
-    }
-}
+mod tests;

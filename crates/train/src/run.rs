@@ -7,7 +7,7 @@ use crate::{
     optimiser::{Gradients, global_norm},
 };
 use burn::tensor::Device;
-use clipguard_data::Source;
+use clipguard_data::{DataError, Source};
 use clipguard_model::{
     Architecture, BatchStatistics, Checkpoint, Clip, ModelError, Parameters, Pass, Precision,
     Preprocess, Template,
@@ -176,7 +176,7 @@ impl Run {
             self.state.step,
             self.threads,
         )?;
-        let (mut saved, mut skipped) = (self.state.step, 0);
+        let mut saved = self.state.step;
         while self.state.step < self.recipe.steps {
             if stop.load(Ordering::Relaxed) {
                 self.save(&metrics, &lines)?;
@@ -185,8 +185,11 @@ impl Run {
             let Some(batch) = batches.next() else { break };
             let batch = batch?;
             for (key, reason) in &batch.skipped {
-                skipped += 1;
+                self.state.skipped += 1;
                 watch.skipped(key, reason);
+            }
+            if batch.pictures.len() < 2 {
+                return Err(self.starved(&batch));
             }
             let done = self.one_step(&batch)?;
             if !done.loss.is_finite() {
@@ -201,7 +204,7 @@ impl Run {
                         "lr": done.lr,
                         "logit_scale": done.scale,
                         "gradient_norm": done.norm,
-                        "skipped": skipped,
+                        "skipped": self.state.skipped,
                     })
                     .to_string(),
                 );
@@ -305,11 +308,28 @@ impl Run {
         }
     }
 
-    /// State first, metrics second: on resume, lines beyond the state are cut.
+    /// Metrics first, state second: whoever is killed in between resumes from the older state,
+    /// and lines beyond it are cut and written again. The other way round they would be lost.
     fn save(&self, metrics: &Path, lines: &[String]) -> Result<(), TrainError> {
-        self.state.save(&self.folder, &self.digest)?;
         let text: String = lines.iter().flat_map(|line| [line.as_str(), "\n"]).collect();
-        Ok(write_atomically(metrics, text.as_bytes())?)
+        write_atomically(metrics, text.as_bytes())?;
+        self.state.save(&self.folder, &self.digest)
+    }
+
+    /// The refusal of a batch of which fewer than two pairs are left.
+    fn starved(&self, batch: &Batch) -> TrainError {
+        let example = batch.skipped.first().map_or(String::new(), |(key, reason)| {
+            format!(" (the first of them, {}: {reason})", clipguard_data::shown(key))
+        });
+        TrainError::Data(DataError::Spelling {
+            spelling: self.source.name().to_owned(),
+            reason: format!(
+                "{} of the {} pairs of step {} cannot be used{example}; a contrastive loss needs at least 2",
+                batch.skipped.len(),
+                self.recipe.batch,
+                self.state.step,
+            ),
+        })
     }
 }
 
@@ -374,3 +394,6 @@ fn read_model(path: &Path) -> Result<(Architecture, Preprocess), TrainError> {
     };
     Ok((architecture, preprocess))
 }
+
+#[cfg(test)]
+mod tests;

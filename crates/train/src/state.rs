@@ -1,4 +1,4 @@
-//! The state of a run: weights, both moments, and the number of steps done.
+//! The state of a run: weights, both moments, and what was counted so far.
 
 use crate::TrainError;
 use clipguard_model::{
@@ -6,6 +6,7 @@ use clipguard_model::{
     parameters::is_buffer,
     weights::{parse_safetensors, to_safetensors, write_atomically},
 };
+use serde_json::json;
 use std::path::Path;
 
 /// Name of the state file in a run folder.
@@ -16,6 +17,8 @@ pub(crate) const FILE: &str = "trainer.safetensors";
 pub struct State {
     /// Steps done.
     pub step: u64,
+    /// Samples that were left out so far.
+    pub skipped: u64,
     /// Weights and buffers.
     pub weights: Weights,
     /// First moments.
@@ -32,7 +35,7 @@ impl State {
             .filter(|(name, _)| !is_buffer(name))
             .map(|(n, a)| (n.clone(), Array::new(a.shape.clone(), vec![0.0; a.data.len()])))
             .collect();
-        Self { step: 0, weights, first: zeros.clone(), second: zeros }
+        Self { step: 0, skipped: 0, weights, first: zeros.clone(), second: zeros }
     }
 
     /// Saves to the run folder; `recipe` is the digest of the recipe, so that a state is never
@@ -44,7 +47,8 @@ impl State {
         {
             all.extend(part.iter().map(|(n, a)| (format!("{prefix}.{n}"), a.clone())));
         }
-        let info = format!("{{\"step\":{},\"recipe\":\"{recipe}\"}}", self.step);
+        let info =
+            json!({ "step": self.step, "skipped": self.skipped, "recipe": recipe }).to_string();
         let bytes = to_safetensors(&all, Precision::F32, Some(("clipguard", &info)))?;
         Ok(write_atomically(&folder.join(FILE), &bytes)?)
     }
@@ -72,8 +76,14 @@ impl State {
                 .filter_map(|(n, a)| Some((n.strip_prefix(prefix)?.to_owned(), a.clone())))
                 .collect()
         };
-        let state =
-            Self { step, weights: part("weight."), first: part("first."), second: part("second.") };
+        let state = Self {
+            step,
+            // States of earlier versions do not say it.
+            skipped: info["skipped"].as_u64().unwrap_or(0),
+            weights: part("weight."),
+            first: part("first."),
+            second: part("second."),
+        };
         let complete = state.weights.keys().filter(|n| !is_buffer(n));
         if !complete.clone().eq(state.first.keys()) || !complete.eq(state.second.keys()) {
             return Err(
