@@ -103,7 +103,8 @@ fn save(results: &[Attacked], subset: &Subset, folder: &Path) -> Result<Tensor<4
         let rgb = (0..3 * plane).map(|i| planes[i % 3 * plane + i / 3] as u8).collect();
         let picture = Picture { width: w as u32, height: h as u32, rgb };
         let path = folder.join(format!("{}.png", file_name(key)));
-        let bytes = png(&picture).map_err(|e| Failure::Failed(format!("{}: {e}", path.display())))?;
+        let bytes =
+            png(&picture).map_err(|e| Failure::Failed(format!("{}: {e}", path.display())))?;
         write_atomic(&path, &bytes)?;
     }
     Ok(levels / 255.0)
