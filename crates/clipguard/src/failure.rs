@@ -1,6 +1,7 @@
 //! How a command ends when it does not end well: a message and an exit code.
 
 use clipguard_data::{DataError, spelling::SpellingError};
+use clipguard_evaluate::{EvaluateError, RecordError};
 use clipguard_model::{ModelError, PromptError};
 use clipguard_purify::PurifyError;
 use clipguard_train::TrainError;
@@ -116,6 +117,35 @@ impl From<TrainError> for Failure {
             TrainError::Recipe { .. } | TrainError::Folder { .. } | TrainError::Io { .. } => {
                 Self::Refused(text)
             }
+        }
+    }
+}
+
+impl From<RecordError> for Failure {
+    fn from(error: RecordError) -> Self {
+        match &error {
+            RecordError::Line { .. } => Self::Refused(error.to_string()),
+            _ => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+impl From<EvaluateError> for Failure {
+    fn from(error: EvaluateError) -> Self {
+        let text = error.to_string();
+        match error {
+            EvaluateError::Model(error) => error.into(),
+            EvaluateError::Data(error) => error.into(),
+            EvaluateError::Prompts(error) => error.into(),
+            EvaluateError::Spelling(error) => error.into(),
+            EvaluateError::Purify(error) => error.into(),
+            EvaluateError::Record(error) => error.into(),
+            EvaluateError::Stopped => Self::Interrupted(text),
+            EvaluateError::Metric(_) => Self::Failed(text),
+            EvaluateError::Plan { .. }
+            | EvaluateError::Folder { .. }
+            | EvaluateError::NoLabels(_)
+            | EvaluateError::TooFewClasses { .. } => Self::Refused(text),
         }
     }
 }

@@ -14,6 +14,7 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    clipguard_ops::keep_freed_memory();
     let cli = Cli::parse();
     let session = Session {
         seed: cli.seed,

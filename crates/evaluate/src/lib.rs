@@ -1,15 +1,36 @@
 //! Evidence: plans, metrics, intervals, records, the report.
+//!
+//! The decision behind this crate: a number never stands alone. A [`Plan`] says completely what
+//! is measured; the [`runner`] turns it into [`Record`]s that carry interval, base rate, threat
+//! and plausibility checks with every figure; the [`Report`] shows the worst case first. A defence
+//! is always met by attacks that know it, and where a publication measured otherwise its protocol
+//! is run too and stands beside the honest one.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod captions;
 pub mod certify;
+pub mod checks;
+pub mod classifier;
 pub mod compare;
+mod error;
+pub mod examples;
 pub mod interval;
 pub mod metrics;
+pub mod plan;
 pub mod record;
 pub mod record_file;
 pub mod report;
 pub mod retrieval;
+pub mod runner;
+pub mod subset;
+mod units;
 
+pub use classifier::Classifier;
+pub use error::EvaluateError;
+pub use examples::{Example, report_of_run};
+pub use plan::{Defence, Plan, Published};
+pub use runner::Evaluation;
+pub use subset::Subset;
 pub use certify::{Certificate, certify, predict};
 pub use compare::{McNemar, Paired, holm};
 pub use interval::{Interval, IntervalMethod, clopper_pearson_lower, normal_quantile};

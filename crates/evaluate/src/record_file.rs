@@ -4,24 +4,16 @@ use crate::record::{Record, RecordError};
 use serde::de::DeserializeOwned;
 use std::{
     collections::BTreeSet,
-    io::Write,
     path::{Path, PathBuf},
 };
 
 /// Writes a file under a temporary name beside it and renames it, so that under the final name
 /// there is always a complete file: the old one or the new one.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), RecordError> {
-    let io = RecordError::io;
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(io(path))?;
-    file.write_all(bytes).map_err(io(path))?;
-    file.as_file().sync_all().map_err(io(path))?;
-    file.persist(path)
-        .map_err(|error| RecordError::Io { path: path.into(), source: error.error })?;
-    Ok(())
+    clipguard_model::weights::write_atomically(path, bytes).map_err(|error| match error {
+        clipguard_model::ModelError::Io { path, source } => RecordError::Io { path, source },
+        other => RecordError::io(path)(std::io::Error::other(other.to_string())),
+    })
 }
 
 /// Writes records as JSON lines, atomically.

@@ -141,7 +141,12 @@ pub fn to_safetensors(
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), ModelError> {
     let at = |e: std::io::Error| ModelError::Io { path: path.to_owned(), source: e };
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new().prefix(".part-").tempfile_in(folder).map_err(at)?;
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".part-");
+    // Temporary files are private by default; this one becomes a file like any other.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut file = builder.tempfile_in(folder).map_err(at)?;
     file.write_all(bytes).map_err(at)?;
     file.as_file().sync_all().map_err(at)?;
     let file: File = file.persist(path).map_err(|e| at(e.error))?;

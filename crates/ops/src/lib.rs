@@ -19,9 +19,11 @@
 //! Not chosen: fusing whole blocks into one operation (faster, but the tower could no longer be
 //! read), and operations for other backends (they can follow with composed bodies).
 
+mod allocator;
 mod extension;
 mod kernels;
 
+pub use allocator::keep_freed_memory;
 pub use kernels::activation::Activation;
 
 use burn::{

@@ -1,0 +1,135 @@
+//! What is measured with captions instead of classes: retrieval, and telling a relation from the
+//! exchanged one. Clean pictures only.
+
+use crate::{EvaluateError, Plan, Record, Retrieval};
+use burn::tensor::Device;
+use clipguard_data::{
+    DataError, Limits, Loader, LoaderOptions, Options, Source,
+    scenes::Scenes,
+};
+use clipguard_model::{Checkpoint, Clip, head::embed_texts, normalise};
+
+/// Pictures with their captions, embedded.
+struct Pairs {
+    /// Unit rows.
+    images: Vec<f32>,
+    /// One caption a picture.
+    captions: Vec<String>,
+    /// Positions in the source.
+    indices: Vec<u64>,
+}
+
+fn embed_pairs(
+    clip: &Clip,
+    source: &dyn Source,
+    plan: &Plan,
+    threads: usize,
+) -> Result<Pairs, EvaluateError> {
+    let resize = clip.preprocess().resize;
+    let options = LoaderOptions { threads, queue: 2 * plan.batch, ..LoaderOptions::default() };
+    let loader = Loader::new(source, options, move |raw| {
+        let index = raw.index;
+        let sample = raw.decode(&Limits::default())?;
+        let caption = sample.caption.ok_or_else(|| DataError::Sample {
+            key: sample.key.clone(),
+            reason: "has no caption".to_owned(),
+        })?;
+        Ok((resize.picture(&sample.picture).rgb, caption, index))
+    })?;
+    let mut pairs = Pairs { images: Vec::new(), captions: Vec::new(), indices: Vec::new() };
+    let mut waiting: Vec<Vec<u8>> = Vec::new();
+    let flush = |waiting: &mut Vec<Vec<u8>>, images: &mut Vec<f32>| {
+        if waiting.is_empty() {
+            return;
+        }
+        let views: Vec<&[u8]> = waiting.iter().map(Vec::as_slice).collect();
+        let pixels = clip.preprocess().stack(&views, clip.device());
+        let rows = normalise(clip.encode_image(pixels));
+        images.extend(rows.into_data().try_to_vec::<f32>().unwrap_or_default());
+        waiting.clear();
+    };
+    for sample in loader {
+        let (picture, caption, index) = sample?;
+        waiting.push(picture);
+        pairs.captions.push(caption);
+        pairs.indices.push(index);
+        if waiting.len() == plan.batch {
+            flush(&mut waiting, &mut pairs.images);
+        }
+        if plan.samples > 0 && pairs.captions.len() == plan.samples {
+            break;
+        }
+    }
+    flush(&mut waiting, &mut pairs.images);
+    Ok(pairs)
+}
+
+fn record(plan: &Plan, checkpoint: &Checkpoint, dataset: &str, task: &str) -> Record {
+    Record {
+        dataset: dataset.to_owned(),
+        model: checkpoint.name.clone(),
+        pretrained: checkpoint.digest.chars().take(12).collect(),
+        task: task.to_owned(),
+        seed: Some(plan.seed),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        ..Record::default()
+    }
+}
+
+/// Recall of the caption of a picture and of the picture of a caption (CLIP_benchmark's
+/// `zeroshot_retrieval`).
+pub(crate) fn retrieval(
+    checkpoint: &Checkpoint,
+    spelling: &str,
+    plan: &Plan,
+    device: &Device,
+    threads: usize,
+) -> Result<Record, EvaluateError> {
+    let clip = checkpoint.build(device)?;
+    let source = clipguard_data::open(spelling, &Options::default())?;
+    let pairs = embed_pairs(&clip, source.as_ref(), plan, threads)?;
+    let texts: Vec<&str> = pairs.captions.iter().map(String::as_str).collect();
+    let texts = embed_texts(&clip, &texts)?;
+    let owner: Vec<usize> = (0..pairs.captions.len()).collect();
+    let result = Retrieval::new(&texts, &pairs.images, clip.architecture().embed_dim, &owner)?;
+    let mut record = record(plan, checkpoint, spelling, "zeroshot_retrieval");
+    for k in [1, 5, 10].into_iter().filter(|k| *k <= owner.len()) {
+        record.metrics.set(&format!("image_retrieval_recall@{k}"), result.image_recall(k)?);
+        record.metrics.set(&format!("text_retrieval_recall@{k}"), result.text_recall(k)?);
+    }
+    Ok(record)
+}
+
+/// Share of scenes of a relation whose right caption is nearer than the exchanged one
+/// (`image_caption_selection`, `text_acc`); guessing reaches one half.
+pub(crate) fn relations(
+    checkpoint: &Checkpoint,
+    spelling: &str,
+    plan: &Plan,
+    device: &Device,
+    threads: usize,
+) -> Result<Record, EvaluateError> {
+    let clip = checkpoint.build(device)?;
+    let wrong = |reason: String| DataError::Spelling { spelling: spelling.to_owned(), reason };
+    let scenes = Scenes::parse(spelling).map_err(|e| wrong(e.to_string()))?;
+    let pairs = embed_pairs(&clip, &scenes, plan, threads)?;
+    let mut texts = Vec::new();
+    for index in &pairs.indices {
+        let pair = scenes.relation(*index);
+        let (right, exchanged) = pair.ok_or_else(|| wrong("scenes have no relation".to_owned()))?;
+        texts.extend([right, exchanged]);
+    }
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let (texts, dim) = (embed_texts(&clip, &texts)?, clip.architecture().embed_dim);
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+    let correct = pairs
+        .images
+        .chunks_exact(dim)
+        .zip(texts.chunks_exact(2 * dim))
+        .filter(|(image, pair)| dot(image, &pair[..dim]) > dot(image, &pair[dim..]))
+        .count();
+    let record = record(plan, checkpoint, spelling, "image_caption_selection");
+    let mut record = record.counted(correct, pairs.indices.len());
+    record.metrics.set("text_acc", record.share());
+    Ok(record)
+}

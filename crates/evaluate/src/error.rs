@@ -1,0 +1,65 @@
+//! Why an evaluation could not be made.
+
+use crate::{MetricError, RecordError};
+use clipguard_data::{DataError, spelling::SpellingError};
+use clipguard_model::{ModelError, PromptError};
+use clipguard_purify::PurifyError;
+use std::path::PathBuf;
+
+/// What went wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum EvaluateError {
+    /// The model.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The data.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// Class names or templates.
+    #[error(transparent)]
+    Prompts(#[from] PromptError),
+    /// The spelling of a method.
+    #[error(transparent)]
+    Spelling(#[from] SpellingError),
+    /// A purifier.
+    #[error(transparent)]
+    Purify(#[from] PurifyError),
+    /// Records.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// Scores and labels that do not fit together.
+    #[error(transparent)]
+    Metric(#[from] MetricError),
+    /// A plan that makes no sense.
+    #[error("{}: {reason}", path.display())]
+    Plan {
+        /// The file.
+        path: PathBuf,
+        /// Key, value, and what would be right.
+        reason: String,
+    },
+    /// A run folder that cannot be used.
+    #[error("{}: {reason}", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A source without labels or names for them.
+    #[error("{0}: no labelled samples; class folders, `.cls` members or a labelled set are needed")]
+    NoLabels(String),
+    /// Labels and class names that do not fit.
+    #[error("{data}: labels go up to {label}, but there are {classes} class names")]
+    TooFewClasses {
+        /// The source.
+        data: String,
+        /// Largest label.
+        label: usize,
+        /// Number of names.
+        classes: usize,
+    },
+    /// Somebody asked to stop.
+    #[error("stopped; finished parts are kept")]
+    Stopped,
+}

@@ -1,0 +1,175 @@
+//! The plan of an evaluation: models, data, attacks, defences, as TOML.
+
+use crate::EvaluateError;
+use clipguard_model::GradientMode;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// What is evaluated. Unknown keys are refused.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Plan {
+    /// Heading of the report.
+    pub title: String,
+    /// Seed of every random stream.
+    pub seed: u64,
+    /// Samples of each data source, chosen by the hash of their keys; 0 means all.
+    pub samples: usize,
+    /// Pictures put through a model at once; results do not depend on it.
+    pub batch: usize,
+    /// Model spellings.
+    pub models: Vec<String>,
+    /// Labelled data sources.
+    pub data: Vec<String>,
+    /// Captioned data sources for retrieval on clean pictures.
+    pub retrieval: Vec<String>,
+    /// Scenes of relations (`scenes:part=relations-seen`): the right caption against the exchanged
+    /// one.
+    pub relations: Vec<String>,
+    /// Class names: empty for the source's own, else a built-in list or a file.
+    pub classes: String,
+    /// A built-in template set or a file.
+    pub templates: String,
+    /// Attacks every defence has to face, the radius that matters most first.
+    pub attacks: Vec<String>,
+    /// Defences; without any, the undefended model alone.
+    pub defence: Vec<Defence>,
+    /// Pictures shown in the report.
+    pub pictures: usize,
+}
+
+/// A defence and how it is to be attacked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Defence {
+    /// Its name in tables.
+    pub name: String,
+    /// Purifiers in order; none for the undefended model.
+    pub purify: Vec<String>,
+    /// How the attacker's gradient passes the purifiers; the worst case is taken over all.
+    pub gradients: Vec<GradientMode>,
+    /// Whether pictures made against the undefended model count too.
+    pub transfer: bool,
+    /// The evaluation of the publication, for comparison.
+    pub published: Option<Published>,
+}
+
+/// A publication's own way to evaluate a defence.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Published {
+    /// Purifiers as released.
+    pub purify: Vec<String>,
+    /// Gradient mode as released.
+    pub gradient: GradientMode,
+    /// Batch as released (it matters where rows are coupled).
+    pub batch: usize,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self {
+            title: "Evaluation".to_owned(),
+            seed: 0,
+            samples: 200,
+            batch: 50,
+            models: vec!["embedded".to_owned()],
+            data: Vec::new(),
+            retrieval: Vec::new(),
+            relations: Vec::new(),
+            classes: String::new(),
+            templates: "simple".to_owned(),
+            attacks: Vec::new(),
+            defence: vec![Defence::default()],
+            pictures: 6,
+        }
+    }
+}
+
+impl Default for Defence {
+    fn default() -> Self {
+        Self {
+            name: crate::record::NO_DEFENCE.to_owned(),
+            purify: Vec::new(),
+            gradients: vec![GradientMode::Exact],
+            transfer: true,
+            published: None,
+        }
+    }
+}
+
+impl Default for Published {
+    fn default() -> Self {
+        Self { purify: Vec::new(), gradient: GradientMode::Detached, batch: 2 }
+    }
+}
+
+impl Plan {
+    /// Reads a plan; `path` is for messages.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, EvaluateError> {
+        let refuse = |reason: String| EvaluateError::Plan { path: path.to_owned(), reason };
+        let plan: Self = toml::from_str(text).map_err(|e| refuse(e.to_string()))?;
+        plan.check().map_err(refuse)?;
+        Ok(plan)
+    }
+
+    /// Complete, as TOML.
+    pub fn to_toml(&self) -> String {
+        toml::to_string_pretty(self).unwrap_or_default()
+    }
+
+    /// Says which value makes no sense and what would be right.
+    pub fn check(&self) -> Result<(), String> {
+        let sources = self.data.len() + self.retrieval.len() + self.relations.len();
+        if self.models.is_empty() || sources == 0 {
+            return Err("at least one model and one data source are needed".to_owned());
+        }
+        if self.batch == 0 {
+            return Err("batch = 0: at least 1 is needed".to_owned());
+        }
+        for attack in &self.attacks {
+            clipguard_attack::parse(attack).map_err(|e| format!("attacks: {e}"))?;
+        }
+        let mut names: Vec<&str> = self.defence.iter().map(|d| d.name.as_str()).collect();
+        names.sort_unstable();
+        if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(format!("two defences are called `{}`", twice[0]));
+        }
+        for defence in &self.defence {
+            if defence.gradients.is_empty() {
+                return Err(format!("defence `{}` has no gradient mode", defence.name));
+            }
+            if defence.published.as_ref().is_some_and(|p| p.batch == 0) {
+                return Err(format!("defence `{}`: published batch = 0", defence.name));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plans_survive_writing_and_refuse_nonsense() {
+        let plan = Plan {
+            data: vec!["embedded".to_owned()],
+            defence: vec![Defence { published: Some(Published::default()), ..Defence::default() }],
+            ..Plan::default()
+        };
+        let at = Path::new("plan.toml");
+        assert_eq!(Plan::parse(&plan.to_toml(), at).unwrap(), plan);
+        for (text, said) in [
+            ("sampels = 3", "unknown field `sampels`"),
+            ("models = []", "at least one model"),
+            ("data = [\"x\"]\nattacks = [\"pdg\"]", "did you mean `pgd`?"),
+            ("data = [\"x\"]\nbatch = 0", "at least 1"),
+            ("data = [\"x\"]\n[[defence]]\n[[defence]]", "two defences"),
+            ("[[defence]]\ngradients = [\"exakt\"]", "unknown variant"),
+        ] {
+            let error = Plan::parse(text, at).unwrap_err().to_string();
+            assert!(error.contains(said) && error.contains("plan.toml"), "{text}: {error}");
+        }
+    }
+}
