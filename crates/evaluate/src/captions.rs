@@ -3,10 +3,7 @@
 
 use crate::{EvaluateError, Plan, Record, Retrieval};
 use burn::tensor::Device;
-use clipguard_data::{
-    DataError, Limits, Loader, LoaderOptions, Options, Source,
-    scenes::Scenes,
-};
+use clipguard_data::{DataError, Limits, Loader, LoaderOptions, Options, Source, scenes::Scenes};
 use clipguard_model::{Checkpoint, Clip, head::embed_texts, normalise};
 
 /// Pictures with their captions, embedded.

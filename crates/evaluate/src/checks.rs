@@ -44,9 +44,10 @@ pub fn transfer(direct: &[bool], transfer: &[bool]) -> Check {
         value: Some(more / direct.len().max(1) as f64),
         threshold: Some(0.0),
         verdict,
-        explanation: "Pictures made against the model without the defence broke it more often than \
+        explanation:
+            "Pictures made against the model without the defence broke it more often than \
                       the attack that could look inside. That attack was blind."
-            .to_owned(),
+                .to_owned(),
         remedy: "Repair the gradient of the defence, and take the worst case over both.".to_owned(),
     }
 }

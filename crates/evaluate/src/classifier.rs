@@ -4,8 +4,8 @@ use crate::EvaluateError;
 use burn::tensor::{Device, Tensor, TensorData, activation::softmax};
 use clipguard_data::{scenes, spelling::Spelling};
 use clipguard_model::{
-    Checkpoint, Clip, GradientMode, Head, ModelError, Query, TemplateSet, Victim,
-    checkpoint::hex, head::embed_texts, prompts,
+    Checkpoint, Clip, GradientMode, Head, ModelError, Query, TemplateSet, Victim, checkpoint::hex,
+    head::embed_texts, prompts,
 };
 use clipguard_purify::{Defended, Material, Purifier, parse};
 use sha2::{Digest, Sha256};

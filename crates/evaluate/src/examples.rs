@@ -1,9 +1,10 @@
 //! Pictures for the report: chosen by rule, saved beside the records, read back.
 
 use crate::{
-    Defence, EvaluateError, Evaluation, record_file::write_atomic, report::{
-        Block, Gallery, Pixels, Prediction, Report, Section, Triple,
-    }, runner::Stage,
+    Defence, EvaluateError, Evaluation,
+    record_file::write_atomic,
+    report::{Block, Gallery, Pixels, Prediction, Report, Section, Triple},
+    runner::Stage,
 };
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};

@@ -25,20 +25,20 @@ pub mod runner;
 pub mod subset;
 mod units;
 
+pub use certify::{Certificate, certify, predict};
 pub use classifier::Classifier;
+pub use compare::{McNemar, Paired, holm};
 pub use error::EvaluateError;
 pub use examples::{Example, report_of_run};
-pub use plan::{Defence, Plan, Published};
-pub use runner::Evaluation;
-pub use subset::Subset;
-pub use certify::{Certificate, certify, predict};
-pub use compare::{McNemar, Paired, holm};
 pub use interval::{Interval, IntervalMethod, clopper_pearson_lower, normal_quantile};
 pub use metrics::{ClassScore, Classification, MetricError};
+pub use plan::{Defence, Plan, Published};
 pub use record::{Check, Digests, Metrics, Record, RecordError, Reliability, Threat, Verdict};
 pub use record_file::{export_clip_benchmark, read_records, write_atomic, write_records};
 pub use report::Report;
 pub use retrieval::Retrieval;
+pub use runner::Evaluation;
+pub use subset::Subset;
 
 #[cfg(test)]
 mod golden;

@@ -17,11 +17,7 @@ use clipguard_attack::parse;
 use clipguard_data::{Source, spelling::number};
 use clipguard_model::{Checkpoint, ClassList, GradientMode, Victim, checkpoint::hex, prompts};
 use sha2::{Digest, Sha256};
-use std::{
-    path::Path,
-    sync::atomic::AtomicBool,
-    time::Instant,
-};
+use std::{path::Path, sync::atomic::AtomicBool, time::Instant};
 
 /// What an evaluation tells while it runs.
 pub trait Follow {
@@ -109,13 +105,8 @@ pub fn run(
                 })?;
             }
         }
-        type Measure = fn(
-            &Checkpoint,
-            &str,
-            &Plan,
-            &Device,
-            usize,
-        ) -> Result<Record, EvaluateError>;
+        type Measure =
+            fn(&Checkpoint, &str, &Plan, &Device, usize) -> Result<Record, EvaluateError>;
         let kinds: [(&[String], Measure); 2] =
             [(&plan.retrieval, captions::retrieval), (&plan.relations, captions::relations)];
         for (spellings, measure) in kinds {
@@ -165,11 +156,9 @@ impl Stage<'_> {
         let (label, classes) =
             (self.subset.labels.iter().max().copied(), self.classifier.head.classes.len());
         match label {
-            Some(label) if label >= classes => Err(EvaluateError::TooFewClasses {
-                data: self.dataset.clone(),
-                label,
-                classes,
-            }),
+            Some(label) if label >= classes => {
+                Err(EvaluateError::TooFewClasses { data: self.dataset.clone(), label, classes })
+            }
             _ => Ok(()),
         }
     }
@@ -228,8 +217,7 @@ impl Stage<'_> {
             let right = self.classify(&victim, pixels)?.right(&self.subset.labels);
             found.push(checks::transfer(&broken(&direct), &broken(&right)));
             narrow(&mut worst, &right);
-            let outcome =
-                Outcome { right, zero_gradients: 0.0, flags: Vec::new(), seconds: 0.0 };
+            let outcome = Outcome { right, zero_gradients: 0.0, flags: Vec::new(), seconds: 0.0 };
             parts.push((None, format!("transfer of {attack}"), outcome));
         }
         for (gradient, name, outcome) in &parts {
@@ -265,8 +253,7 @@ impl Stage<'_> {
     ) -> Result<Record, EvaluateError> {
         let (mode, batch) = (Some(published.gradient), Some(published.batch));
         let (outcome, _) = self.unit(&published.purify, mode, attack, batch)?;
-        let mut found: Vec<Check> =
-            vec![checks::zero_gradients(f64::from(outcome.zero_gradients))];
+        let mut found: Vec<Check> = vec![checks::zero_gradients(f64::from(outcome.zero_gradients))];
         if let Some(pixels) = transferred {
             let victim = self.victim(&published.purify, None)?;
             let right = self.classify_by(&victim, pixels, published.batch)?;
@@ -289,7 +276,11 @@ impl Stage<'_> {
         self.classifier.defended(purify, gradient)
     }
 
-    pub(crate) fn classify(&self, victim: &dyn Victim, pixels: &Tensor<4>) -> Result<Classification, EvaluateError> {
+    pub(crate) fn classify(
+        &self,
+        victim: &dyn Victim,
+        pixels: &Tensor<4>,
+    ) -> Result<Classification, EvaluateError> {
         self.classify_by(victim, pixels, self.plan.batch)
     }
 

@@ -49,12 +49,11 @@ impl Subset {
         }
         let resize = preprocess.resize;
         let options = LoaderOptions { threads, ..LoaderOptions::default() };
-        let mut loader =
-            Loader::from_samples(chosen.into_values().map(Ok), options, move |raw| {
-                let sample = raw.decode(&Limits::default())?;
-                let picture = resize.picture(&sample.picture);
-                Ok((sample.key, sample.label.unwrap_or_default(), picture.rgb))
-            })?;
+        let mut loader = Loader::from_samples(chosen.into_values().map(Ok), options, move |raw| {
+            let sample = raw.decode(&Limits::default())?;
+            let picture = resize.picture(&sample.picture);
+            Ok((sample.key, sample.label.unwrap_or_default(), picture.rgb))
+        })?;
         let (mut keys, mut labels, mut pictures) = (Vec::new(), Vec::new(), Vec::new());
         let mut hash = Sha256::new();
         for sample in loader.by_ref() {

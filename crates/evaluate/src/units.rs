@@ -1,8 +1,6 @@
 //! Units of work: one attack on one victim, kept in the run folder when finished.
 
-use crate::{
-    EvaluateError, record_file::write_atomic, runner::Stage,
-};
+use crate::{EvaluateError, record_file::write_atomic, runner::Stage};
 use burn::tensor::{Tensor, TensorData};
 use clipguard_attack::{Batch, parse};
 use clipguard_model::{GradientMode, checkpoint::hex};
@@ -111,12 +109,18 @@ impl Stage<'_> {
         let shape = self.subset.pixels.dims();
         let whole = values.len() == shape.iter().product::<usize>()
             && outcome.right.len() == self.subset.len();
-        let pixels = || Tensor::from_data(TensorData::new(values, shape), &self.subset.pixels.device());
+        let pixels =
+            || Tensor::from_data(TensorData::new(values, shape), &self.subset.pixels.device());
         whole.then(|| (outcome, pixels()))
     }
 
     /// Pictures first: a unit counts as finished by its JSON file.
-    fn keep(&self, path: &Path, outcome: &Outcome, pixels: &Tensor<4>) -> Result<(), EvaluateError> {
+    fn keep(
+        &self,
+        path: &Path,
+        outcome: &Outcome,
+        pixels: &Tensor<4>,
+    ) -> Result<(), EvaluateError> {
         let (json, raw) = Self::files(path);
         let values = pixels.clone().into_data().try_to_vec::<f32>().unwrap_or_default();
         let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
