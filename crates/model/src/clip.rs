@@ -10,9 +10,10 @@ use crate::{
 use burn::tensor::{Device, Tensor};
 
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is one of it in a model")]
 enum Picture {
     Vit(Vit),
-    ResNet(Box<ResNet>),
+    ResNet(ResNet),
 }
 
 /// A CLIP model on a device, built from parameters and never changed.
@@ -49,7 +50,7 @@ impl Clip {
     ) -> Result<Self, ModelError> {
         let picture = match architecture.vision {
             Vision::Vit { .. } => Picture::Vit(Vit::read(p, architecture)?),
-            Vision::ResNet { .. } => Picture::ResNet(Box::new(ResNet::read(p, architecture)?)),
+            Vision::ResNet { .. } => Picture::ResNet(ResNet::read(p, architecture)?),
         };
         Ok(Self {
             picture,

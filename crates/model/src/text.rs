@@ -8,10 +8,11 @@ use crate::{
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is one of it in a model")]
 enum Projection {
     None,
     Matrix(Tensor<2>),
-    Linear(Box<Linear>),
+    Linear(Linear),
 }
 
 /// Token ids to embedding.
@@ -38,9 +39,7 @@ impl TextTower {
             ln_final: LayerNorm::read(p, &at("ln_final"), text.transformer.eps)?,
             projection: match (text.projection, text.projection_bias) {
                 (false, _) => Projection::None,
-                (true, true) => {
-                    Projection::Linear(Box::new(Linear::read(p, &at("text_projection"))?))
-                }
+                (true, true) => Projection::Linear(Linear::read(p, &at("text_projection"))?),
                 (true, false) => Projection::Matrix(p.get(&at("text_projection"))?),
             },
             pool: text.pool,

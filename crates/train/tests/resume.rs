@@ -21,7 +21,7 @@ const VIT: &str = r#"{
         "image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16
     },
     "text_cfg": {
-        "context_length": 24, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1
+        "context_length": 24, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1
     }
 }"#;
 
@@ -32,7 +32,7 @@ const RESNET: &str = r#"{
         "image_size": 32, "layers": [1, 1, 1, 1], "width": 4, "head_width": 16, "patch_size": null
     },
     "text_cfg": {
-        "context_length": 24, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1
+        "context_length": 24, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1
     }
 }"#;
 
@@ -182,7 +182,7 @@ fn a_killed_and_resumed_run_ends_in_the_same_bytes() {
     let left = |done: u64| room.path(&format!("left-{done}"));
     let mut watch = After(|done| copy(&folder, &left(done)));
     start(&recipe, &folder).train(&mut watch, &AtomicBool::new(false)).unwrap();
-    for done in [2, 4, 7, 11, 12] {
+    for done in [2, 7, 12] {
         resume(&left(done));
         same(&format!("killed after step {done}"), &left(done), &want);
     }
@@ -198,7 +198,7 @@ fn bytes_do_not_depend_on_threads() {
         let room = Room::new();
         let recipe = room.recipe(model);
         let want = whole(&room, &recipe);
-        for (computing, loading) in [(1, 1), (1, 3), (2, 1), (3, 2)] {
+        for (computing, loading) in [(1, 3), (2, 1)] {
             let folder = room.path(&format!("{computing}-{loading}"));
             let run = start(&recipe, &folder).with_threads(loading);
             let pool = rayon::ThreadPoolBuilder::new().num_threads(computing).build().unwrap();
