@@ -53,7 +53,8 @@ impl Args {
             }
             None => Recipe { seed: session.seed, ..Recipe::default() },
         };
-        let set = |to: &mut String, from: &Option<String>| from.iter().for_each(|v| to.clone_from(v));
+        let set =
+            |to: &mut String, from: &Option<String>| from.iter().for_each(|v| to.clone_from(v));
         set(&mut recipe.objective, &self.objective);
         set(&mut recipe.model, &self.model);
         set(&mut recipe.data, &self.data);
