@@ -140,7 +140,11 @@ fn list(all: &[Entry]) -> String {
 }
 
 fn unknown(name: &str, all: &[Entry]) -> String {
-    let likeness = |entry: &&Entry| strsim::jaro_winkler(name, entry.name);
+    // Jaro-Winkler misses swapped letters in short words.
+    let likeness = |entry: &&Entry| match strsim::osa_distance(name, entry.name) {
+        0 | 1 => 1.0,
+        _ => strsim::jaro_winkler(name, entry.name),
+    };
     let nearest = all.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
     let hint = match nearest.filter(|entry| likeness(entry) > 0.7) {
         Some(entry) => format!("did you mean `{}`?", entry.name),
