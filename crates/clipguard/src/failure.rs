@@ -102,7 +102,11 @@ impl From<PurifyError> for Failure {
 
 impl From<PromptError> for Failure {
     fn from(error: PromptError) -> Self {
-        Self::Refused(error.to_string())
+        let text = error.to_string();
+        match error {
+            PromptError::Unknown { .. } => Self::Usage(text),
+            _ => Self::Refused(text),
+        }
     }
 }
 

@@ -3,7 +3,10 @@
 mod cli;
 mod commands;
 mod failure;
+mod output;
+mod pictures;
 mod session;
+mod tensor_file;
 
 use clap::Parser;
 use cli::{Cli, Command};

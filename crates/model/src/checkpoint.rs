@@ -52,21 +52,8 @@ impl Checkpoint {
         if spelling == "embedded" {
             return Self::embedded();
         }
-        let path = Path::new(spelling);
-        if path.is_dir() {
-            return Self::open_folder(path);
-        }
-        if let Some((name, file)) = spelling.split_once('@') {
-            let architecture = Architecture::named(name)?;
-            let preprocess = Preprocess::openai(architecture.vision.image_size());
-            return Self::assemble(spelling, architecture, preprocess, Path::new(file));
-        }
-        let reason = if path.is_file() {
-            "a weight file needs its architecture: `ARCH@FILE` (for example `ViT-B-32@weights.safetensors`)"
-        } else {
-            "no such model; expected `embedded`, an open_clip folder, or `ARCH@FILE`"
-        };
-        Err(ModelError::Spelling { spelling: spelling.to_owned(), reason: reason.to_owned() })
+        let Outline { architecture, preprocess, weights } = Outline::read(spelling)?;
+        Self::assemble(spelling, architecture, preprocess, &weights)
     }
 
     /// The model that travels with the program (see `assets/model/README.md`).
@@ -87,30 +74,6 @@ impl Checkpoint {
             digest: hex(&Sha256::digest(&bytes)),
             warnings,
         })
-    }
-
-    fn open_folder(folder: &Path) -> Result<Self, ModelError> {
-        let config = folder.join(CONFIG);
-        if !config.is_file() {
-            return Err(ModelError::File {
-                path: folder.to_owned(),
-                reason: format!("no `{CONFIG}` in this folder"),
-            });
-        }
-        let (architecture, preprocess) = read_config(&map_file(&config)?, &config)?;
-        let weights = [
-            "open_clip_model.safetensors",
-            "open_clip_pytorch_model.safetensors",
-            "model.safetensors",
-        ]
-        .iter()
-        .map(|name| folder.join(name))
-        .find(|path| path.is_file())
-        .ok_or_else(|| ModelError::File {
-            path: folder.to_owned(),
-            reason: format!("no weights in this folder; expected `{WEIGHTS}`"),
-        })?;
-        Self::assemble(&folder.display().to_string(), architecture, preprocess, &weights)
     }
 
     fn assemble(
@@ -146,13 +109,60 @@ impl Checkpoint {
     }
 }
 
-/// The weight file of a spelling, where there is one (for `inspect`).
-pub fn weight_file(spelling: &str) -> Option<PathBuf> {
-    let path = Path::new(spelling);
-    match spelling.split_once('@') {
-        Some((_, file)) if !path.exists() => Some(PathBuf::from(file)),
-        _ if path.is_dir() => Some(path.join(WEIGHTS)),
-        _ => path.is_file().then(|| path.to_owned()),
+/// What a spelling names, before any weight is read.
+#[derive(Clone, Debug)]
+pub struct Outline {
+    /// The architecture.
+    pub architecture: Architecture,
+    /// How pictures are prepared.
+    pub preprocess: Preprocess,
+    /// The file that should hold the weights.
+    pub weights: PathBuf,
+}
+
+impl Outline {
+    /// Reads the configuration of an open_clip folder, or of `ARCH@FILE` (the embedded model has
+    /// no file).
+    pub fn read(spelling: &str) -> Result<Self, ModelError> {
+        let path = Path::new(spelling);
+        if path.is_dir() {
+            return Self::of_folder(path);
+        }
+        if let Some((name, file)) = spelling.split_once('@') {
+            let architecture = Architecture::named(name)?;
+            let preprocess = Preprocess::openai(architecture.vision.image_size());
+            return Ok(Self { architecture, preprocess, weights: PathBuf::from(file) });
+        }
+        let reason = if path.is_file() {
+            "a weight file needs its architecture: `ARCH@FILE` (for example `ViT-B-32@weights.safetensors`)"
+        } else {
+            "no such model; expected `embedded`, an open_clip folder, or `ARCH@FILE`"
+        };
+        Err(ModelError::Spelling { spelling: spelling.to_owned(), reason: reason.to_owned() })
+    }
+
+    fn of_folder(folder: &Path) -> Result<Self, ModelError> {
+        let config = folder.join(CONFIG);
+        if !config.is_file() {
+            return Err(ModelError::File {
+                path: folder.to_owned(),
+                reason: format!("no `{CONFIG}` in this folder"),
+            });
+        }
+        let (architecture, preprocess) = read_config(&map_file(&config)?, &config)?;
+        let weights = [
+            "open_clip_model.safetensors",
+            "open_clip_pytorch_model.safetensors",
+            "model.safetensors",
+        ]
+        .iter()
+        .map(|name| folder.join(name))
+        .find(|path| path.is_file())
+        .ok_or_else(|| ModelError::File {
+            path: folder.to_owned(),
+            reason: format!("no weights in this folder; expected `{WEIGHTS}`"),
+        })?;
+        Ok(Self { architecture, preprocess, weights })
     }
 }
 

@@ -1,0 +1,201 @@
+//! Models: architecture, weights, preprocessing.
+
+use super::{Section, bytes};
+use crate::{
+    failure::Failure,
+    output::{WIDTH, print, print_json},
+    session::Session,
+    tensor_file::Header,
+};
+use clipguard_data::{Fit, Interpolation};
+use clipguard_evaluate::report::{Cell, Table};
+use clipguard_model::{
+    Architecture, Checkpoint, Preprocess,
+    checkpoint::Outline,
+    config::{Vision, architecture_names},
+    parameters::{entries, parameter_counts},
+};
+use serde_json::json;
+
+/// Weight files up to this size are read completely without being asked.
+const SMALL: u64 = 256 << 20;
+
+/// The model that travels with the program.
+pub(super) fn embedded() -> Result<Section, Failure> {
+    let checkpoint = Checkpoint::embedded()?;
+    let mut section = Section::new("the embedded model");
+    describe(&mut section, &checkpoint.architecture, &checkpoint.preprocess, "its configuration");
+    read(&mut section, checkpoint);
+    Ok(section)
+}
+
+/// An open_clip folder or `ARCH@FILE`.
+pub(super) fn section(spelling: &str, deep: bool) -> Result<Section, Failure> {
+    let outline = Outline::read(spelling)?;
+    let (kind, origin) = match spelling.split_once('@').filter(|_| outline.weights.is_file()) {
+        Some((name, _)) if !std::path::Path::new(spelling).is_dir() => (
+            format!("CLIP weights for the built-in architecture {name}"),
+            "the architecture's name",
+        ),
+        _ => ("CLIP model, open_clip folder".to_owned(), "open_clip_config.json"),
+    };
+    let mut section = Section::new(kind);
+    describe(&mut section, &outline.architecture, &outline.preprocess, origin);
+    let header = Header::read(&outline.weights)?;
+    section.told("file", json!(outline.weights), outline.weights.display().to_string());
+    section.fact("container", "safetensors");
+    dtypes(&mut section, &header);
+    section.told("bytes", header.size, bytes(header.size));
+    if deep || header.size <= SMALL {
+        read(&mut section, Checkpoint::open(spelling)?);
+    } else {
+        fits(&header, &outline.architecture).map_err(|reason| {
+            Failure::Refused(format!("{}: {reason}", outline.weights.display()))
+        })?;
+        let text = "not computed; `--deep` reads all weights, for it and for numbers not finite";
+        section.told("sha256", serde_json::Value::Null, text);
+    }
+    Ok(section)
+}
+
+/// What only the numbers tell.
+fn read(section: &mut Section, checkpoint: Checkpoint) {
+    let scale = checkpoint.weights.get("logit_scale").and_then(|a| a.data.first());
+    if let Some(scale) = scale {
+        let exp = f64::from(scale.exp());
+        section.told("logit scale", exp, format!("{exp:.2}"));
+    }
+    section.fact("sha256", checkpoint.digest);
+    section.warnings = checkpoint.warnings;
+}
+
+/// Element types and how many tensors have each.
+pub(super) fn dtypes(section: &mut Section, header: &Header) {
+    let mut counts = std::collections::BTreeMap::<&str, usize>::new();
+    header.tensors.iter().for_each(|t| *counts.entry(&t.dtype).or_default() += 1);
+    let words: Vec<String> = counts.iter().map(|(name, n)| format!("{name} ({n})")).collect();
+    section.told("dtypes", json!(counts), words.join(", "));
+}
+
+/// Whether the header has every tensor of the architecture in its shape.
+pub(super) fn fits(header: &Header, architecture: &Architecture) -> Result<(), String> {
+    let shapes: std::collections::HashMap<&str, &[u64]> =
+        header.tensors.iter().map(|t| (t.name.as_str(), t.shape.as_slice())).collect();
+    let (mut missing, mut count) = (None, 0);
+    for entry in entries(architecture) {
+        if entry.is_buffer() || entry.name == "logit_bias" {
+            continue;
+        }
+        let bare = entry.name.strip_prefix("text.").unwrap_or(&entry.name);
+        let names = [entry.name.as_str(), bare, &format!("text.{}", entry.name)];
+        let wanted: Vec<u64> = entry.shape.iter().map(|n| *n as u64).collect();
+        match names.iter().find_map(|name| shapes.get(name)) {
+            Some(found) if **found == wanted || (wanted.is_empty() && **found == [1]) => {}
+            Some(found) => {
+                let name = &entry.name;
+                return Err(format!(
+                    "tensor `{name}` has shape {found:?}, the architecture needs {wanted:?}"
+                ));
+            }
+            None => {
+                count += 1;
+                missing = missing.or(Some(entry.name));
+            }
+        }
+    }
+    match missing {
+        None => Ok(()),
+        Some(first) => Err(format!(
+            "the weights do not fit the architecture: {count} tensors are missing, such as `{first}`"
+        )),
+    }
+}
+
+fn describe(section: &mut Section, arch: &Architecture, prepare: &Preprocess, origin: &str) {
+    let (picture, text) = words(arch);
+    section.fact("picture tower", picture);
+    section.fact("text tower", text);
+    section.fact("embedding", arch.embed_dim as u64);
+    let activation = arch.activation_name();
+    let source = match arch.source.get("quick_gelu") {
+        Some(value) => format!("{activation} (quick_gelu = {value} in {origin})"),
+        None => format!("{activation} (open_clip's default; no quick_gelu in {origin})"),
+    };
+    section.told("activation", activation, source);
+    let (all, vision) = parameter_counts(arch);
+    let count = |n: usize| Cell::Count(n as u64).plain();
+    section.told(
+        "parameters",
+        json!({ "all": all, "picture": vision }),
+        format!("{}, of these {} for pictures", count(all), count(vision)),
+    );
+    let resize = &prepare.resize;
+    let fit = match resize.mode {
+        Fit::Shortest => "shorter side, then centre crop",
+        Fit::Longest => "longer side, then padding",
+        Fit::Squash => "both sides, squashed",
+    };
+    let how = match resize.interpolation {
+        Interpolation::Bicubic => "bicubic",
+        Interpolation::Bilinear => "bilinear",
+    };
+    let triple = |v: &[f32; 3]| v.map(|x| format!("{x:.4}")).join(" ");
+    section.told(
+        "preprocessing",
+        prepare.to_json(),
+        format!(
+            "{} pixels, {how}, {fit}; mean {}, std {}",
+            resize.size,
+            triple(&prepare.mean),
+            triple(&prepare.std)
+        ),
+    );
+}
+
+/// Both towers in words.
+fn words(arch: &Architecture) -> (String, String) {
+    let picture = match &arch.vision {
+        Vision::Vit { image_size, patch, transformer: t, .. } => format!(
+            "vision transformer, {image_size} pixels in patches of {patch}; {} layers of width {}, \
+             {} heads",
+            t.layers, t.width, t.heads
+        ),
+        Vision::ResNet { image_size, layers, width, heads } => format!(
+            "ResNet, {image_size} pixels; {} blocks from width {width}, attention pool of {heads} \
+             heads",
+            layers.map(|n| n.to_string()).join("+")
+        ),
+    };
+    let t = &arch.text;
+    let text = format!(
+        "transformer, {} tokens of {}; {} layers of width {}, {} heads",
+        t.context, t.vocabulary, t.transformer.layers, t.transformer.width, t.transformer.heads
+    );
+    (picture, text)
+}
+
+/// `--architectures`.
+pub(super) fn architectures(session: &Session) -> Result<(), Failure> {
+    let mut table =
+        Table::new("", &["architecture", "embedding", "pixels", "parameters", "for pictures"]);
+    let mut rows = Vec::new();
+    for name in architecture_names() {
+        let arch = Architecture::named(&name)?;
+        let (all, picture) = parameter_counts(&arch);
+        let pixels = arch.vision.image_size();
+        let counts = [arch.embed_dim, pixels, all, picture].map(|n| Cell::Count(n as u64));
+        rows.push(json!({
+            "name": name,
+            "embed_dim": arch.embed_dim,
+            "image_size": pixels,
+            "parameters": { "all": all, "picture": picture },
+        }));
+        table.row([Cell::Text(name)].into_iter().chain(counts).collect());
+    }
+    if session.json {
+        return print_json(&rows);
+    }
+    table.note =
+        "`NAME-quickgelu` is the same with QuickGELU, as OpenAI's own weights need it.".to_owned();
+    print(&table.text(WIDTH))
+}

@@ -1,0 +1,233 @@
+//! What the commands print and write when all is well, or nearly so.
+
+use crate::{clipguard, golden, listing, pictures, program, text, tiny_model};
+use safetensors::SafeTensors;
+use serde_json::Value;
+use std::{path::Path, process::Stdio};
+
+#[test]
+fn methods_are_listed_explained_and_suggested() {
+    let list = clipguard(&["methods"]).ended(0, &[]).stdout;
+    for name in ["pgd", "fgsm", "clipure-cos", "clip"] {
+        assert!(list.contains(name), "{list}");
+    }
+    let one = clipguard(&["methods", "pgd"]).ended(0, &[]).stdout;
+    assert!(one.contains("8/255") && one.contains("restarts"), "{one}");
+    clipguard(&["methods", "pdg"]).ended(2, &["did you mean `pgd`?"]);
+    let all = clipguard(&["methods", "--json"]).ended(0, &[]).json();
+    let documented = |m: &Value| {
+        let parameters = m["parameters"].as_array().unwrap();
+        parameters.iter().all(|p| !p["doc"].as_str().unwrap().is_empty())
+    };
+    assert!(all.as_array().unwrap().iter().all(documented));
+}
+
+#[test]
+fn completions_are_written_for_every_shell() {
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let script = clipguard(&["completions", shell]).ended(0, &[]).stdout;
+        assert!(script.contains("classify"), "{shell}");
+    }
+}
+
+#[test]
+fn every_help_teaches_by_example() {
+    for command in ["inspect", "embed", "classify", "methods", "completions", "train"] {
+        let help = clipguard(&[command, "--help"]).ended(0, &[]).stdout;
+        assert!(help.contains(&format!("clipguard {command}")), "{help}");
+        assert!(!help.contains("Arguments of"), "{help}");
+    }
+}
+
+#[test]
+fn a_reader_that_leaves_early_is_no_failure_and_a_full_device_is_one() {
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full");
+    let Ok(full) = full else { return println!("skipped: there is no /dev/full") };
+    let status = program(&["methods"]).stdout(full).stderr(Stdio::null()).status().unwrap();
+    assert_eq!(status.code(), Some(1));
+    let mut child =
+        program(&["inspect", "--architectures"]).stdout(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn inspect_tells_models_data_and_runs_apart() {
+    let model = tiny_model();
+    let run = Path::new(model).parent().unwrap();
+    let weights = Path::new(model).join("open_clip_model.safetensors");
+    let arguments = ["inspect", "--json", model, text(run), text(&weights), "scenes:10:side=32"];
+    let sections = clipguard(&arguments).ended(0, &[]).json();
+    assert_eq!(sections[0]["kind"], "CLIP model, open_clip folder");
+    assert_eq!(sections[0]["activation"], "GELU");
+    assert_eq!(sections[0]["sha256"].as_str().unwrap().len(), 64);
+    assert!(
+        sections[0]["parameters"]["all"].as_u64() > sections[0]["parameters"]["picture"].as_u64()
+    );
+    assert_eq!(sections[1]["kind"], "training run");
+    assert_eq!(sections[1]["steps"]["done"], 2);
+    assert_eq!(sections[1]["finished"], true);
+    assert_eq!(sections[2]["kind"], "safetensors file");
+    assert_eq!(sections[2]["dtypes"]["F32"], sections[2]["tensors"]);
+    assert_eq!(sections[3]["samples"], 10);
+    assert_eq!(sections[3]["first"][0]["width"], 32);
+    let list = clipguard(&["inspect", "--architectures"]).ended(0, &[]).stdout;
+    assert!(list.contains("ViT-B-32") && list.contains("151,277,313"), "{list}");
+    // A refused path leaves the others shown.
+    let two = clipguard(&["inspect", "nowhere", "scenes:3"]).ended(3, &["nowhere"]);
+    assert!(two.stdout.contains("drawn scenes"), "{}", two.stdout);
+}
+
+#[test]
+fn inspect_reads_of_a_large_file_the_header_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("large.safetensors");
+    let size = 3u64 << 30;
+    let header =
+        format!(r#"{{"a":{{"dtype":"F32","shape":[{}],"data_offsets":[0,{size}]}}}}"#, size / 4);
+    let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat();
+    std::fs::write(&path, &bytes).unwrap();
+    let refused = clipguard(&["inspect", text(&path)]).ended(3, &["the file holds 0"]);
+    assert!(refused.stdout.is_empty());
+    // A hole takes no room on the disk.
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.set_len(size + bytes.len() as u64).unwrap();
+    let start = std::time::Instant::now();
+    let section = clipguard(&["inspect", "--json", text(&path)]).ended(0, &[]).json();
+    assert_eq!(section[0]["numbers"], size / 4);
+    assert!(start.elapsed().as_secs() < 5, "{:?}", start.elapsed());
+}
+
+/// Tensor rows and the metadata of an embedding file.
+fn embeddings(path: &Path, tensor: &str) -> (Vec<Vec<u8>>, Value) {
+    let bytes = std::fs::read(path).unwrap();
+    let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
+    let info = header.metadata().as_ref().unwrap()["clipguard"].clone();
+    let view = SafeTensors::deserialize(&bytes).unwrap();
+    let view = view.tensor(tensor).unwrap();
+    let width = 4 * view.shape()[1];
+    let rows: Vec<Vec<u8>> = view.data().chunks(width).map(<[u8]>::to_vec).collect();
+    assert_eq!(rows.len(), view.shape()[0]);
+    (rows, serde_json::from_str(&info).unwrap())
+}
+
+#[test]
+fn shards_together_are_the_whole_bit_for_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    let embed = |name: &str, more: &[&str]| {
+        let out = folder.path().join(name);
+        let data = "scenes:37:side=40";
+        let mut arguments =
+            vec!["embed", "--model", tiny_model(), "--images", data, "--batch", "8", "--out"];
+        arguments.push(text(&out));
+        arguments.extend(more);
+        clipguard(&arguments).ended(0, &[]);
+        out
+    };
+    let whole = embed("whole.safetensors", &[]);
+    let again = embed("again.safetensors", &[]);
+    assert!(std::fs::read(&whole).unwrap() == std::fs::read(again).unwrap());
+    for tensor in ["image", "text"] {
+        let (rows, info) = embeddings(&whole, tensor);
+        assert_eq!(rows.len(), 37);
+        let mut union = vec![None; rows.len()];
+        for i in 0..3 {
+            let name = format!("part{i}.safetensors");
+            let part = embed(&name, &["--shard", &format!("{i}/3")]);
+            let (part_rows, part_info) = embeddings(&part, tensor);
+            let positions = part_info["positions"].as_array().unwrap();
+            for ((row, position), key) in
+                part_rows.into_iter().zip(positions).zip(part_info["keys"].as_array().unwrap())
+            {
+                let position = position.as_u64().unwrap() as usize;
+                assert_eq!(info["keys"][position], *key);
+                union[position] = Some(row);
+            }
+        }
+        let union: Vec<Vec<u8>> = union.into_iter().map(Option::unwrap).collect();
+        assert!(union == rows, "{tensor}");
+        for row in &rows {
+            let squares =
+                row.as_chunks().0.iter().map(|v| f64::from(f32::from_le_bytes(*v)).powi(2));
+            assert!((squares.sum::<f64>() - 1.0).abs() < 1e-5);
+        }
+    }
+}
+
+#[test]
+fn texts_of_a_file_take_the_place_of_captions() {
+    let folder = tempfile::tempdir().unwrap();
+    let (texts, out) = (folder.path().join("t.txt"), folder.path().join("deep/er/o.safetensors"));
+    std::fs::write(&texts, "a cat\n\n  a dog \n").unwrap();
+    let said = clipguard(&[
+        "embed",
+        "--model",
+        tiny_model(),
+        "--images",
+        "scenes:5:side=32",
+        "--texts",
+        text(&texts),
+        "--out",
+        text(&out),
+        "--json",
+    ]);
+    let said = said.ended(0, &[]).json();
+    assert_eq!((&said["images"], &said["texts"]), (&5.into(), &2.into()));
+    let (rows, info) = embeddings(&out, "text");
+    assert_eq!(rows.len(), 2);
+    assert_eq!(info["texts"], serde_json::json!(["a cat", "a dog"]));
+    assert_eq!(listing(out.parent().unwrap()), ["o.safetensors"]);
+}
+
+#[test]
+fn an_unreadable_picture_is_left_out_counted_and_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let photos = pictures(folder.path(), &["baseline_420.jpg", "gray.jpg"]);
+    std::fs::write(photos.join("broken.jpg"), [0xff, 0xd8, 0xff, 0xe0, 0, 16]).unwrap();
+    let (photos, out) = (text(&photos), folder.path().join("o.safetensors"));
+    let model = golden("vit_gelu");
+    let embed =
+        ["embed", "--json", "--model", text(&model), "--images", photos, "--out", text(&out)];
+    let said = clipguard(&embed).ended(0, &["skipped", "broken.jpg"]).json();
+    assert_eq!((&said["images"], &said["skipped"]["count"]), (&2.into(), &1.into()));
+    std::fs::remove_file(&out).unwrap();
+    clipguard(&[&embed[..], &["--strict"]].concat()).ended(3, &["broken.jpg"]);
+    assert!(!out.exists());
+
+    let classify = ["classify", "--model", tiny_model(), "--classes", "cat,dog,tree", photos];
+    let said = clipguard(&classify).ended(0, &["broken.jpg", "1 of 3 skipped"]);
+    assert!(said.stdout.contains("gray.jpg"), "{}", said.stdout);
+    clipguard(&[&classify[..], &["--strict"]].concat()).ended(3, &["broken.jpg"]);
+    let broken = format!("{photos}/broken.jpg");
+    clipguard(&["classify", "--model", tiny_model(), "--classes", "a,b", &broken])
+        .ended(3, &["none of 1"]);
+}
+
+#[test]
+fn classify_prints_a_json_line_a_picture() {
+    let arguments = [
+        "classify",
+        "--json",
+        "--model",
+        tiny_model(),
+        "--classes",
+        "cat,dog,tree",
+        "--top",
+        "2",
+        "scenes:3:side=32",
+        "scenes:2:side=32,seed=5",
+    ];
+    let plain = clipguard(&arguments).ended(0, &[]).stdout;
+    let lines: Vec<Value> = plain.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(lines.len(), 5);
+    assert_eq!(lines[4]["source"], "scenes:2:side=32,seed=5");
+    for line in &lines {
+        let p = |i: usize| line["top"][i]["probability"].as_f64().unwrap();
+        assert!(p(0) >= p(1) && p(0) <= 1.0 && line["top"].as_array().unwrap().len() == 2);
+    }
+    // An even number of published steps is the identity, up to rounding.
+    let purified = clipguard(&[&arguments[..], &["--purify", "clipure-cos"]].concat());
+    assert_eq!(purified.ended(0, &[]).stdout.lines().count(), 5);
+    clipguard(&[&arguments[..], &["--purify", "clipure"]].concat())
+        .ended(2, &["did you mean `clipure-cos`?"]);
+}
