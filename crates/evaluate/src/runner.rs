@@ -17,7 +17,7 @@ use clipguard_attack::parse;
 use clipguard_data::{Source, spelling::number};
 use clipguard_model::{Checkpoint, ClassList, GradientMode, Victim, checkpoint::hex, prompts};
 use sha2::{Digest, Sha256};
-use std::{path::Path, sync::atomic::AtomicBool, time::Instant};
+use std::{path::Path, sync::atomic::AtomicBool};
 
 /// What an evaluation tells while it runs.
 pub trait Follow {
@@ -171,14 +171,10 @@ impl Stage<'_> {
         begin: &mut dyn FnMut(&str),
     ) -> Result<(), EvaluateError> {
         begin(&format!("{} · clean", defence.name));
-        let started = Instant::now();
         let clean = self.classify(&self.victim(&defence.purify, None)?, &self.subset.pixels)?;
         let record = self.record(defence, NO_ATTACK, None, clean.correct);
         let base = record.share();
-        result.records.push(Record {
-            seconds: Some(started.elapsed().as_secs_f64()),
-            ..with_metrics(record, &clean)
-        });
+        result.records.push(with_metrics(record, &clean));
         for attack in &self.plan.attacks {
             self.attacked(defence, attack, base, result, begin)?;
         }

@@ -6,15 +6,15 @@ use crate::{
     pictures::{Prepared, load_all, name_skipped, next_batch, pixels, values},
     session::Session,
 };
-use burn::tensor::{Tensor, TensorData};
 use clipguard_data::{LoaderOptions, scenes, shown};
-use clipguard_evaluate::report::{Cell, Table};
-use clipguard_model::{
-    Checkpoint, ClassList, Clip, Head, Query, TemplateSet, Victim,
-    head::embed_texts,
-    prompts::{class_names, templates},
+use clipguard_evaluate::{
+    Classifier,
+    classifier::template_set,
+    report::{Cell, Table},
 };
-use clipguard_purify::{Defended, Material, Purifier};
+use clipguard_model::{
+    Checkpoint, ClassList, Query, TemplateSet, Victim, prompts::class_names,
+};
 use serde_json::json;
 use std::path::Path;
 
@@ -48,7 +48,7 @@ pub(crate) struct Args {
     templates: Option<String>,
     /// A defence (`clipguard methods` lists them).
     #[arg(long, value_name = "METHOD")]
-    purify: Option<String>,
+    purify: Vec<String>,
     /// How many classes to show for a picture.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     top: u16,
@@ -58,14 +58,6 @@ pub(crate) struct Args {
     /// Pictures: files, folders, WebDataset shards, `scenes:COUNT`, `embedded`, ...
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<String>,
-}
-
-/// What the classes are called in texts.
-enum Wording {
-    /// Templates with a place for the name.
-    Set(TemplateSet),
-    /// The embedded model's own: with the article that fits.
-    Scenes,
 }
 
 impl Args {
@@ -91,73 +83,19 @@ impl Args {
         })
     }
 
-    fn wording(&self, classes: &ClassList) -> Result<Wording, Failure> {
-        match &self.templates {
-            Some(asked) if Path::new(asked).is_file() => {
-                Ok(Wording::Set(TemplateSet::read(asked)?))
-            }
-            Some(asked) => Ok(Wording::Set(templates(asked)?.clone())),
-            None if self.model == "embedded" => Ok(Wording::Scenes),
+    fn templates(&self, classes: &ClassList) -> Result<TemplateSet, Failure> {
+        Ok(match &self.templates {
+            Some(asked) => template_set(asked)?,
+            // The embedded model's own set knows articles and plurals.
+            None if self.model == "embedded" => template_set("scenes")?,
             // A published list comes with its published templates.
-            None => {
-                let set = templates(classes.name()).or_else(|_| templates("simple"))?;
-                Ok(Wording::Set(set.clone()))
-            }
-        }
+            None => template_set(classes.name()).or_else(|_| template_set("simple"))?,
+        })
     }
 }
 
 fn scene_names() -> Result<ClassList, Failure> {
     Ok(ClassList::new("scenes", scenes::test_names(), Default::default())?)
-}
-
-impl Wording {
-    fn texts(&self, class: &str) -> Vec<String> {
-        match self {
-            Self::Set(set) => set.prompts(class).collect(),
-            Self::Scenes => scenes::prompts(class),
-        }
-    }
-
-    fn blanks(&self) -> Result<Vec<String>, Failure> {
-        match self {
-            Self::Set(set) => Ok(set.blanks().collect()),
-            Self::Scenes => Ok(templates("scenes")?.blanks().collect()),
-        }
-    }
-}
-
-/// The mean of the unit embeddings of the prompts about nothing, `[dimensions]`.
-fn blank(clip: &Clip, wording: &Wording) -> Result<Tensor<1>, Failure> {
-    let texts = wording.blanks()?;
-    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-    let dim = clip.architecture().embed_dim;
-    let mut mean = vec![0f64; dim];
-    for row in embed_texts(clip, &texts)?.chunks_exact(dim) {
-        mean.iter_mut().zip(row).for_each(|(m, v)| *m += f64::from(*v) / texts.len() as f64);
-    }
-    let mean: Vec<f32> = mean.into_iter().map(|m| m as f32).collect();
-    Ok(Tensor::from_data(TensorData::new(mean, [dim]), clip.device()))
-}
-
-/// The classifier the options ask for: model, head, defence.
-fn victim(args: &Args, classes: &ClassList, clip: Clip) -> Result<Defended<Clip>, Failure> {
-    let wording = args.wording(classes)?;
-    let texts: Vec<Vec<String>> = classes.names().iter().map(|name| wording.texts(name)).collect();
-    let head = Head::new(&clip, classes.names(), &texts)?;
-    let purifier: Option<Box<dyn Purifier>> = match &args.purify {
-        None => None,
-        Some(text) => {
-            let material = Material { blank: Some(blank(&clip, &wording)?) };
-            Some(clipguard_purify::parse(text, &material)?)
-        }
-    };
-    let scale = clip.scale();
-    let bare = Defended::new(clip, head.matrix, scale);
-    Ok(match purifier {
-        Some(purifier) => bare.with(purifier),
-        None => bare,
-    })
 }
 
 /// One line of the answer: class and probability.
@@ -237,10 +175,10 @@ pub(crate) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
     let sources = args.paths.iter().map(open).collect::<Result<Vec<_>, _>>()?;
     let checkpoint = Checkpoint::open(&args.model)?;
     checkpoint.warnings.iter().for_each(|warning| session.say(format!("warning: {warning}")));
-    let clip = checkpoint.build(&session.device())?;
-    let resize = clip.preprocess().resize;
-    let preparation = clip.clone();
-    let victim = victim(args, &classes, clip)?;
+    let templates = args.templates(&classes)?;
+    let classifier = Classifier::new(&checkpoint, classes.names(), &templates, &session.device())?;
+    let resize = classifier.clip.preprocess().resize;
+    let victim = classifier.defended(args.purify.as_slice(), None)?;
 
     let total = sources.iter().map(|source| source.len().unwrap_or(0)).sum();
     let bar = session.bar(total, "classifying");
@@ -263,7 +201,7 @@ pub(crate) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
         if pictures.is_empty() {
             break;
         }
-        let pixels = pixels(&preparation, &pictures, rows);
+        let pixels = pixels(&classifier.clip, &pictures, rows);
         let mut keys: Vec<String> = pictures.iter().map(|picture| picture.key.clone()).collect();
         keys.resize(pixels.dims()[0], String::new());
         let logits = victim.logits(Query { pixels, keys: &keys, draw: 0 });
