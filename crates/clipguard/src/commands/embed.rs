@@ -25,8 +25,8 @@ use std::{
 /// are texts, `text` [texts, dimensions], f32. The metadata entry `clipguard` is a JSON text with
 /// the model, its digest, and key and position of every picture.
 ///
-/// Memory does not grow with the number of pictures. The rows of a picture do not depend on
-/// shards: those of `--shard 0/3`, `1/3` and `2/3` are, bit for bit, those of the whole.
+/// Memory does not grow with the number of pictures. Rows do not depend on shards: those of
+/// `--shard 0/3`, `1/3` and `2/3` are, bit for bit, those of the whole with the same `--batch`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     clipguard embed --model embedded --images embedded --out demo.safetensors\n  \
@@ -49,7 +49,7 @@ pub(crate) struct Args {
     /// The file to write (.safetensors).
     #[arg(long)]
     out: PathBuf,
-    /// Pictures computed at once.
+    /// Pictures computed at once; the last bits of a row may depend on it.
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=4096))]
     batch: u16,
     /// Only pictures at positions I, I+N, I+2N, ... of the source.
@@ -116,8 +116,7 @@ pub(crate) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
         if pictures.is_empty() {
             break;
         }
-        // A product with a single row takes another way than one with several.
-        image.push(&embed(&clip, &pictures, batch.max(2))?)?;
+        image.push(&embed(&clip, &pictures, batch)?)?;
         bar.inc(pictures.len() as u64);
         for picture in pictures {
             let caption = rows.take(picture);
@@ -204,8 +203,8 @@ const STEP: usize = 16;
 /// Texts on their way to embeddings.
 ///
 /// A text tower computes a batch at the length of its longest row, and the last bits of a row
-/// depend on that length. So texts wait for others of their own length (rounded up), and the rows
-/// of a text depend on nothing but itself.
+/// depend on that length. So texts wait for others of their own length (rounded up), and the row
+/// of a text does not depend on the others.
 struct Texts<'a> {
     clip: &'a Clip,
     tokenizer: Tokenizer,

@@ -117,8 +117,7 @@ fn shards_together_are_the_whole_bit_for_bit() {
     let embed = |name: &str, more: &[&str]| {
         let out = folder.path().join(name);
         let data = "scenes:37:side=40";
-        let mut arguments =
-            vec!["embed", "--model", tiny_model(), "--images", data, "--batch", "8", "--out"];
+        let mut arguments = vec!["embed", "--model", tiny_model(), "--images", data, "--out"];
         arguments.push(text(&out));
         arguments.extend(more);
         clipguard(&arguments).ended(0, &[]);
