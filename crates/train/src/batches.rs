@@ -3,8 +3,8 @@
 use crate::{Jitter, TrainError};
 use burn::tensor::Tensor;
 use clipguard_data::{
-    DataError, Limits, Loader, LoaderOptions, Picture, RawPicture, RawSample, Resize, Source,
-    Stream,
+    DataError, Limits, Loader, LoaderOptions, Picture, PictureError, RawPicture, RawSample, Resize,
+    Source, Stream,
 };
 use clipguard_model::{Clip, Template, Tokenizer};
 use std::sync::Arc;
@@ -136,7 +136,7 @@ impl Pool {
                     samples.push(sample);
                 }
                 Err(e) if e.is_fatal() => return Err(e.into()),
-                Err(_) => {}
+                Err(e) => samples.push(unusable(&e)),
             }
             if bytes > MAX_GATHERED {
                 return Err(DataError::Spelling {
@@ -158,11 +158,28 @@ impl Pool {
         }
     }
 
-    fn get(&self, index: usize) -> Option<Result<RawSample, DataError>> {
+    fn get(&self, index: usize) -> Option<RawSample> {
         match self {
-            Self::Source(source, _) => source.get(index as u64),
-            Self::Gathered(samples) => samples.get(index).cloned().map(Ok),
+            Self::Source(source, _) => {
+                Some(source.get(index as u64)?.unwrap_or_else(|e| unusable(&e)))
+            }
+            Self::Gathered(samples) => samples.get(index).cloned(),
         }
+    }
+}
+
+/// A sample that stands for one the source could not give. It keeps its place in the order (or
+/// all later samples would move, and a resumed run would see others) and says why when its turn
+/// comes.
+fn unusable(error: &DataError) -> RawSample {
+    let reason = error.to_string();
+    let refuse = move || Err(PictureError::Broken(reason.clone()));
+    RawSample {
+        index: 0,
+        key: error.subject(),
+        picture: RawPicture::Drawn(Arc::new(refuse)),
+        caption: None,
+        label: None,
     }
 }
 
@@ -188,6 +205,6 @@ impl Iterator for Order {
         let index = self.epoch.as_ref().map(|(_, order)| order[place as usize])?;
         let position = self.position;
         self.position += 1;
-        Some(self.pool.get(index)?.map(|sample| RawSample { index: position, ..sample }))
+        Some(Ok(RawSample { index: position, ..self.pool.get(index)? }))
     }
 }

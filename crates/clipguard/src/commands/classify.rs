@@ -12,9 +12,7 @@ use clipguard_evaluate::{
     classifier::template_set,
     report::{Cell, Table},
 };
-use clipguard_model::{
-    Checkpoint, ClassList, Query, TemplateSet, Victim, prompts::class_names,
-};
+use clipguard_model::{Checkpoint, ClassList, Query, TemplateSet, Victim, prompts::class_names};
 use serde_json::json;
 use std::path::Path;
 
