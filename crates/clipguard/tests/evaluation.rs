@@ -1,4 +1,5 @@
 //! The main job, end to end, through the program.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use serde_json::Value;
 use std::{
