@@ -2,6 +2,7 @@
 
 use crate::{
     Architecture, Clip, ModelError, Preprocess, Weights,
+    config::{architecture_names, suggestion},
     parameters::conform,
     weights::{Precision, map_file, read_safetensors, to_safetensors, write_atomically},
 };
@@ -133,12 +134,22 @@ impl Outline {
             let preprocess = Preprocess::openai(architecture.vision.image_size());
             return Ok(Self { architecture, preprocess, weights: PathBuf::from(file) });
         }
-        let reason = if path.is_file() {
-            "a weight file needs its architecture: `ARCH@FILE` (for example `ViT-B-32@weights.safetensors`)"
-        } else {
-            "no such model; expected `embedded`, an open_clip folder, or `ARCH@FILE`"
+        let name = spelling.strip_suffix("-quickgelu").unwrap_or(spelling);
+        let reason = match suggestion(name, architecture_names().iter()) {
+            _ if path.is_file() => {
+                "a weight file needs its architecture: `ARCH@FILE` (for example \
+                                    `ViT-B-32@weights.safetensors`)"
+                    .to_owned()
+            }
+            Some(known) if known == name => {
+                format!("an architecture has no weights; give them as `{known}@FILE`")
+            }
+            Some(near) => format!("no such model; did you mean the architecture `{near}`?"),
+            None => {
+                "no such model; expected `embedded`, an open_clip folder, or `ARCH@FILE`".to_owned()
+            }
         };
-        Err(ModelError::Spelling { spelling: spelling.to_owned(), reason: reason.to_owned() })
+        Err(ModelError::Spelling { spelling: spelling.to_owned(), reason })
     }
 
     fn of_folder(folder: &Path) -> Result<Self, ModelError> {

@@ -55,6 +55,9 @@ pub struct Headline {
 
 impl Headline {
     pub(crate) fn html(&self) -> String {
+        if *self == Self::default() {
+            return String::new();
+        }
         let tone = self.tone.class();
         let mut out = format!("<section class=\"verdict {tone}\" aria-label=\"Verdict\">");
         if let Some((share, caption)) = &self.figure {
