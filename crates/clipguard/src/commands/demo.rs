@@ -45,7 +45,7 @@ fn plan(samples: usize, seed: u64) -> Plan {
         models: vec!["embedded".to_owned()],
         data: vec!["scenes:840:part=instyle".to_owned()],
         templates: "scenes".to_owned(),
-        attacks: vec!["pgd:eps=2/255,steps=10".to_owned()],
+        attacks: vec!["pgd:eps=2/255,steps=20,loss=margin".to_owned()],
         defence: vec![
             Defence::default(),
             Defence {
