@@ -25,9 +25,17 @@ pub fn sprite(path: &Path) -> Result<Vec<u8>, String> {
     let canvas = match path.extension().and_then(|e| e.to_str()) {
         Some("svg") => from_svg(&bytes),
         _ => from_png(&bytes),
-    }
-    .map_err(|e| format!("{}: {e}", path.display()))?;
-    square(&canvas).ok_or_else(|| format!("{}: empty picture", path.display()))
+    };
+    finished(canvas).map_err(|e| format!("{}: {e}", path.display()))
+}
+
+/// Makes a sprite of the text of an SVG file.
+pub fn sprite_of_svg(svg: &str) -> Result<Vec<u8>, String> {
+    finished(from_svg(svg.as_bytes()))
+}
+
+fn finished(canvas: Result<Canvas, String>) -> Result<Vec<u8>, String> {
+    square(&canvas?).ok_or_else(|| "empty picture".to_owned())
 }
 
 fn from_png(bytes: &[u8]) -> Result<Canvas, String> {

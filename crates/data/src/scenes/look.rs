@@ -1,6 +1,6 @@
 //! How one drawing is changed before it enters the picture.
 //!
-//! A model that has seen two draughtsmen must recognise the hand of a third. What differs between
+//! A model that has seen a few draughtsmen must recognise the hand of another. What differs between
 //! emoji sets is palette, shading, contour and proportion, so these are what training varies;
 //! each change has its own share, and all of them can be turned off.
 

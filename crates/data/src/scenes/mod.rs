@@ -7,7 +7,7 @@
 //! works and whether a comparison can see a difference, not how a method does on photographs.
 //!
 //! Three things are kept from training so that they can be tested: one style of drawing
-//! (`twemoji`), five in a hundred of the drawings of the other styles, and one in ten of the
+//! (`twemoji`), five in a hundred of the drawings of Noto and Fluent, and one in ten of the
 //! unordered pairs of things that appear together.
 
 mod background;

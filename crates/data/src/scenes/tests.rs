@@ -234,7 +234,7 @@ fn licences_travel_with_the_pictures() {
     for (file, words) in [
         ("Noto-Apache-2.0.txt", "Apache License"),
         ("Fluent-MIT.txt", "Microsoft Corporation"),
-        ("Twemoji-CC-BY-4.0.txt", "Twitter, Inc"),
+        ("CC-BY-4.0.txt", "Twitter, Inc"),
         ("emojibase-MIT-and-Unicode.txt", "UNICODE LICENSE"),
         ("emoji-datasource-MIT.txt", "Cal Henderson"),
     ] {
