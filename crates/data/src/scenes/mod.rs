@@ -46,6 +46,8 @@ pub struct Scenes {
     name: String,
     classes: Vec<String>,
     styles: Vec<usize>,
+    /// The test names that have a drawing in these styles; some styles draw only some.
+    drawn: Vec<usize>,
     /// Withheld drawings: (test name, emoji, style).
     withheld: Vec<(usize, usize, usize)>,
     /// Positions with distinct captions, for retrieval.
@@ -60,6 +62,10 @@ impl Scenes {
         }
         let styles = config.styles.positions()?;
         let catalogue = Catalogue::get();
+        let has_drawing = |&name: &usize| {
+            styles.iter().any(|&style| !catalogue.drawings(name, style, false).is_empty())
+        };
+        let drawn: Vec<usize> = catalogue.tests.iter().copied().filter(has_drawing).collect();
         let mut withheld = Vec::new();
         for (test, &name) in catalogue.tests.iter().enumerate() {
             for &style in &styles {
@@ -76,6 +82,7 @@ impl Scenes {
             name,
             classes: test_names(),
             styles,
+            drawn,
             withheld,
             distinct: OnceLock::new(),
         })
@@ -167,24 +174,23 @@ impl Scenes {
 
     fn scene(&self, index: u64) -> Scene {
         let mut stream = self.stream("scene", index);
-        let tests = &Catalogue::get().tests;
-        let turn = index as usize % tests.len();
+        let turn = index as usize % self.drawn.len();
         let mut styles = self.styles.clone();
         let mut fixed = None;
         let kind = match self.config.part {
             Part::Train => Wanted::Any { held_pairs: false },
             Part::Retrieval => Wanted::Any { held_pairs: true },
-            Part::Plain | Part::Scene | Part::InStyle => Wanted::One(tests[turn]),
+            Part::Plain | Part::Scene | Part::InStyle => Wanted::One(self.drawn[turn]),
             Part::Withheld => {
                 let (test, emoji, style) = self.withheld[index as usize % self.withheld.len()];
                 fixed = Some((emoji, style));
-                Wanted::One(tests[test])
+                Wanted::One(Catalogue::get().tests[test])
             }
             Part::Demo => {
-                let held = index as usize / tests.len() % 2 == 1;
+                let held = index as usize / self.drawn.len() % 2 == 1;
                 let held_out = Catalogue::get().held_out;
                 styles.retain(|&s| (s == held_out) == held || self.config.styles != Styles::All);
-                Wanted::One(tests[turn])
+                Wanted::One(self.drawn[turn])
             }
             Part::RelationsSeen => Wanted::Pair { held: false },
             Part::RelationsHeld => Wanted::Pair { held: true },
@@ -238,6 +244,7 @@ impl Source for Scenes {
             name: self.name.clone(),
             classes: Vec::new(),
             styles: self.styles.clone(),
+            drawn: self.drawn.clone(),
             withheld: self.withheld.clone(),
             distinct: self.distinct.clone(),
         };
