@@ -79,19 +79,28 @@ impl AdamW {
             let (Some(m), Some(v)) = (moments.0.get_mut(name), moments.1.get_mut(name)) else {
                 continue;
             };
-            let gradient = gradients.get(name);
+            // A parameter that took no part has a gradient of zero, and still decays and coasts.
+            let absent = Vec::new();
+            let gradient = gradients.get(name).unwrap_or(&absent);
+            let step = |p: &mut f32, m: &mut f32, v: &mut f32, g: f32| {
+                *m = b1 * *m + c1 * g;
+                *v = b2 * *v + c2 * g * g;
+                *p = *p * keep - rate * *m / (v.sqrt() * root + epsilon);
+            };
             let tasks = array
                 .data
                 .par_chunks_mut(TASK)
                 .zip(m.data.par_chunks_mut(TASK).zip(v.data.par_chunks_mut(TASK)))
                 .enumerate();
             tasks.for_each(|(task, (p, (m, v)))| {
-                let gradient = gradient.map(|g| &g[task * TASK..task * TASK + p.len()]);
-                for i in 0..p.len() {
-                    let g = gradient.map_or(0.0, |g| g[i] * factor);
-                    m[i] = b1 * m[i] + c1 * g;
-                    v[i] = b2 * v[i] + c2 * g * g;
-                    p[i] = p[i] * keep - rate * m[i] / (v[i].sqrt() * root + epsilon);
+                let start = (task * TASK).min(gradient.len());
+                let given = &gradient[start..gradient.len().min(start + p.len())];
+                let state = p.iter_mut().zip(m.iter_mut().zip(v.iter_mut()));
+                match given.is_empty() {
+                    true => state.for_each(|(p, (m, v))| step(p, m, v, 0.0)),
+                    false => {
+                        state.zip(given).for_each(|((p, (m, v)), g)| step(p, m, v, g * factor));
+                    }
                 }
             });
         }

@@ -93,38 +93,57 @@ fn add_parts(parts: Vec<(Vec<f32>, Vec<f32>)>, c: usize) -> (Vec<f32>, Vec<f32>)
     total
 }
 
+/// Values a loop should run over at least.
+const LONG: usize = 64;
+
+/// `v` again and again, so that a few short rows can be handled as one long one: a loop over eight
+/// channels costs more around than inside.
+fn repeated(v: &[f32]) -> Vec<f32> {
+    v.repeat((LONG / v.len().max(1)).max(1))
+}
+
+/// The sums of columns from those of repeated columns.
+fn folded(sums: &[f32], c: usize) -> Vec<f32> {
+    let mut total = vec![0.0; c];
+    for row in sums.chunks_exact(c) {
+        total.iter_mut().zip(row).for_each(|(t, v)| *t += v);
+    }
+    total
+}
+
 /// Mean and biased variance of every column of `[rows, c]`, in two passes.
 pub(crate) fn column_moments(x: &[f32], c: usize) -> (Vec<f32>, Vec<f32>) {
-    let rows = (x.len() / c) as f32;
-    let reduce = |centre: Option<&[f32]>| {
-        let parts: Vec<(Vec<f32>, Vec<f32>)> = x
-            .par_chunks(TASK_ROWS * c)
-            .map(|x| {
-                vectorised(
-                    #[inline(always)]
-                    || {
-                        let mut sums = vec![0.0f32; c];
-                        for row in x.chunks_exact(c) {
-                            match centre {
-                                None => sums.iter_mut().zip(row).for_each(|(s, v)| *s += v),
-                                Some(m) => sums
-                                    .iter_mut()
-                                    .zip(row.iter().zip(m))
-                                    .for_each(|(s, (v, m))| *s += (v - m) * (v - m)),
-                            }
-                        }
-                        (sums, Vec::new())
-                    },
-                )
-            })
-            .collect();
-        let (mut total, _) = add_parts(parts, c);
-        total.iter_mut().for_each(|t| *t /= rows);
-        total
-    };
-    let mean = reduce(None);
-    let variance = reduce(Some(&mean));
+    let mean = column_means::<false>(x, &vec![0.0; c]);
+    let variance = column_means::<true>(x, &mean);
     (mean, variance)
+}
+
+/// Means over the rows of `x - centre` or, with `SQUARED`, of its square.
+fn column_means<const SQUARED: bool>(x: &[f32], centre: &[f32]) -> Vec<f32> {
+    let c = centre.len();
+    let centre = repeated(centre);
+    let parts: Vec<(Vec<f32>, Vec<f32>)> = x
+        .par_chunks(TASK_ROWS * c)
+        .map(|x| {
+            vectorised(
+                #[inline(always)]
+                || {
+                    let mut sums = vec![0.0f32; centre.len()];
+                    for x in x.chunks(centre.len()) {
+                        for ((s, x), m) in sums.iter_mut().zip(x).zip(&centre) {
+                            let d = x - m;
+                            *s += if SQUARED { d * d } else { d };
+                        }
+                    }
+                    (folded(&sums, c), Vec::new())
+                },
+            )
+        })
+        .collect();
+    let (mut means, _) = add_parts(parts, c);
+    let rows = (x.len() / c) as f32;
+    means.iter_mut().for_each(|m| *m /= rows);
+    means
 }
 
 /// What [`columns`] normalises with.
@@ -136,26 +155,48 @@ pub(crate) struct Columns<'a> {
     pub(crate) relu: bool,
 }
 
+/// The parameters of [`Columns`] as one multiplication and one addition, repeated.
+struct Line {
+    slope: Vec<f32>,
+    offset: Vec<f32>,
+}
+
+impl Columns<'_> {
+    fn line(&self) -> Line {
+        let slope: Vec<f32> = self.gamma.iter().zip(self.inverse).map(|(g, i)| g * i).collect();
+        let offset = self.beta.iter().zip(self.mean.iter().zip(&slope));
+        let offset: Vec<f32> = offset.map(|(b, (m, s))| b - m * s).collect();
+        Line { slope: repeated(&slope), offset: repeated(&offset) }
+    }
+}
+
 /// `(x - mean) * inverse * gamma + beta` per column, then ReLU if asked.
 pub(crate) fn columns(x: &[f32], s: &Columns<'_>) -> Vec<f32> {
-    let c = s.gamma.len();
-    let slope: Vec<f32> = s.gamma.iter().zip(s.inverse).map(|(g, i)| g * i).collect();
-    let offset: Vec<f32> = (0..c).map(|i| s.beta[i] - s.mean[i] * slope[i]).collect();
+    let task = TASK_ROWS * s.gamma.len();
+    let line = s.line();
     let mut y = vec![0.0; x.len()];
-    y.par_chunks_mut(TASK_ROWS * c).zip(x.par_chunks(TASK_ROWS * c)).for_each(|(y, x)| {
+    y.par_chunks_mut(task).zip(x.par_chunks(task)).for_each(|(y, x)| match s.relu {
+        true => line.apply(x, y, |v| v.max(0.0)),
+        false => line.apply(x, y, |v| v),
+    });
+    y
+}
+
+impl Line {
+    fn apply(&self, x: &[f32], y: &mut [f32], then: impl Fn(f32) -> f32) {
+        let long = self.slope.len();
         vectorised(
             #[inline(always)]
             || {
-                for (y, x) in y.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
-                    for i in 0..c {
-                        let v = x[i] * slope[i] + offset[i];
-                        y[i] = if s.relu { v.max(0.0) } else { v };
+                for (y, x) in y.chunks_mut(long).zip(x.chunks(long)) {
+                    let line = self.slope.iter().zip(&self.offset);
+                    for ((y, x), (slope, offset)) in y.iter_mut().zip(x).zip(line) {
+                        *y = then(x * slope + offset);
                     }
                 }
             },
         );
-    });
-    y
+    }
 }
 
 /// Gradients of [`columns`]: `(dx, dgamma, dbeta)`. With `batch` the mean and the (biased)
@@ -166,53 +207,74 @@ pub(crate) fn columns_backward(
     s: &Columns<'_>,
     batch: bool,
 ) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
+    match s.relu {
+        true => gradients(x, g, s, batch, |v| v > 0.0),
+        false => gradients(x, g, s, batch, |_| true),
+    }
+}
+
+/// As [`columns_backward`]; `passes` tells from its output whether a unit passes its gradient on.
+fn gradients(
+    x: &[f32],
+    g: &[f32],
+    s: &Columns<'_>,
+    batch: bool,
+    passes: impl Fn(f32) -> bool + Sync,
+) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
     let c = s.gamma.len();
-    let slope: Vec<f32> = s.gamma.iter().zip(s.inverse).map(|(g, i)| g * i).collect();
-    let offset: Vec<f32> = (0..c).map(|i| s.beta[i] - s.mean[i] * slope[i]).collect();
+    let task = TASK_ROWS * c;
+    let Line { slope, offset } = s.line();
+    let (mean, long) = (repeated(s.mean), slope.len());
     let parts: Vec<(Vec<f32>, Vec<f32>)> = x
-        .par_chunks(TASK_ROWS * c)
-        .zip(g.par_chunks(TASK_ROWS * c))
+        .par_chunks(task)
+        .zip(g.par_chunks(task))
         .map(|(x, g)| {
             vectorised(
                 #[inline(always)]
                 || {
-                    let (mut dgamma, mut dbeta) = (vec![0.0f32; c], vec![0.0f32; c]);
-                    for (x, g) in x.chunks_exact(c).zip(g.chunks_exact(c)) {
-                        for i in 0..c {
-                            let passes = !s.relu || x[i] * slope[i] + offset[i] > 0.0;
-                            let g = if passes { g[i] } else { 0.0 };
-                            dgamma[i] += g * ((x[i] - s.mean[i]) * s.inverse[i]);
-                            dbeta[i] += g;
+                    let (mut along, mut straight) = (vec![0.0f32; long], vec![0.0f32; long]);
+                    for (x, g) in x.chunks(long).zip(g.chunks(long)) {
+                        let sums = along.iter_mut().zip(&mut straight);
+                        let line = slope.iter().zip(offset.iter().zip(&mean));
+                        let values = x.iter().zip(g).zip(line);
+                        for ((a, b), ((x, g), (slope, (offset, mean)))) in sums.zip(values) {
+                            let g = if passes(x * slope + offset) { *g } else { 0.0 };
+                            *a += g * (x - mean);
+                            *b += g;
                         }
                     }
-                    (dgamma, dbeta)
+                    (folded(&along, c), folded(&straight, c))
                 },
             )
         })
         .collect();
-    let (dgamma, dbeta) = add_parts(parts, c);
-    let rows = (x.len() / c) as f32;
-    let share = if batch { 1.0 / rows } else { 0.0 };
-    let pull: Vec<f32> = dbeta.iter().map(|d| d * share).collect();
-    let along: Vec<f32> = dgamma.iter().map(|d| d * share).collect();
+    let (mut dgamma, dbeta) = add_parts(parts, c);
+    dgamma.iter_mut().zip(s.inverse).for_each(|(d, i)| *d *= i);
+    let share = if batch { c as f32 / x.len() as f32 } else { 0.0 };
+    let pull = repeated(&dbeta.iter().map(|d| d * share).collect::<Vec<_>>());
+    let along = dgamma.iter().zip(s.inverse).map(|(d, i)| d * i * share);
+    let along = repeated(&along.collect::<Vec<_>>());
     let mut dx = vec![0.0; x.len()];
-    dx.par_chunks_mut(TASK_ROWS * c)
-        .zip(x.par_chunks(TASK_ROWS * c).zip(g.par_chunks(TASK_ROWS * c)))
-        .for_each(|(dx, (x, g))| {
+    dx.par_chunks_mut(task).zip(x.par_chunks(task).zip(g.par_chunks(task))).for_each(
+        |(dx, (x, g))| {
             vectorised(
                 #[inline(always)]
                 || {
-                    let rows = dx.chunks_exact_mut(c).zip(x.chunks_exact(c).zip(g.chunks_exact(c)));
-                    for (dx, (x, g)) in rows {
-                        for i in 0..c {
-                            let passes = !s.relu || x[i] * slope[i] + offset[i] > 0.0;
-                            let g = if passes { g[i] } else { 0.0 };
-                            let hat = (x[i] - s.mean[i]) * s.inverse[i];
-                            dx[i] = slope[i] * (g - pull[i] - hat * along[i]);
+                    for (dx, (x, g)) in dx.chunks_mut(long).zip(x.chunks(long).zip(g.chunks(long)))
+                    {
+                        let line = slope.iter().zip(offset.iter().zip(&mean));
+                        let line = line.zip(pull.iter().zip(&along));
+                        let values = dx.iter_mut().zip(x.iter().zip(g));
+                        for ((dx, (x, g)), ((slope, (offset, mean)), (pull, along))) in
+                            values.zip(line)
+                        {
+                            let g = if passes(x * slope + offset) { *g } else { 0.0 };
+                            *dx = slope * (g - pull - (x - mean) * along);
                         }
                     }
                 },
             );
-        });
+        },
+    );
     (dx, dgamma, dbeta)
 }
