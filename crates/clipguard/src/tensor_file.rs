@@ -1,138 +1,15 @@
-//! Safetensors files by their header alone, and files that are written without being held.
+//! Safetensors files that are written without being held.
 //!
 //! A file is eight bytes (length of the header), the header (JSON: name, dtype, shape and place of
-//! every tensor) and the numbers. What a file is can be told from the header; two tensors of a
-//! million rows can be written with one row in memory.
+//! every tensor) and the numbers: two tensors of a million rows are written with one in memory.
 
 use crate::failure::Failure;
 use serde_json::{Map, Value, json};
 use std::{
     fs::File,
-    io::{self, BufWriter, Read, Seek, SeekFrom, Write},
+    io::{self, BufWriter, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
-
-/// Longest header that readers of the format accept.
-pub(crate) const MAX_HEADER: u64 = 100_000_000;
-
-/// What a header says about one tensor.
-#[derive(Debug)]
-pub(crate) struct Entry {
-    pub(crate) name: String,
-    pub(crate) dtype: String,
-    pub(crate) shape: Vec<u64>,
-    /// First and last byte (exclusive) behind the header.
-    place: (u64, u64),
-}
-
-impl Entry {
-    /// Number of elements.
-    pub(crate) fn count(&self) -> u64 {
-        self.shape.iter().product()
-    }
-}
-
-/// The header of a safetensors file.
-#[derive(Debug)]
-pub(crate) struct Header {
-    /// In the order of their places.
-    pub(crate) tensors: Vec<Entry>,
-    /// Free texts.
-    pub(crate) metadata: Map<String, Value>,
-    /// Size of the whole file in bytes.
-    pub(crate) size: u64,
-}
-
-impl Header {
-    /// Whether the file begins as a safetensors file does.
-    pub(crate) fn looks_like_one(path: &Path) -> bool {
-        let mut head = [0; 9];
-        let read = File::open(path).and_then(|mut file| file.read_exact(&mut head));
-        let (length, first) = (u64::from_le_bytes(*head.first_chunk().unwrap_or(&[0; 8])), head[8]);
-        let named = path.extension().is_some_and(|e| e == "safetensors");
-        named || (read.is_ok() && first == b'{' && (2..=MAX_HEADER).contains(&length))
-    }
-
-    /// Reads the header and checks that it describes exactly the bytes behind it.
-    pub(crate) fn read(path: &Path) -> Result<Self, Failure> {
-        let io = |error: io::Error| Failure::reading(path, &error);
-        let refuse = |reason: String| {
-            let reason = format!("not a valid safetensors file: {reason}");
-            Failure::Refused(format!("{}: {reason}", path.display()))
-        };
-        let mut file = File::open(path).map_err(io)?;
-        let size = file.metadata().map_err(io)?.len();
-        if size < 10 {
-            return Err(refuse(format!("{size} bytes cannot hold a header")));
-        }
-        let mut length = [0; 8];
-        file.read_exact(&mut length).map_err(io)?;
-        let length = u64::from_le_bytes(length);
-        if length > MAX_HEADER.min(size - 8) {
-            return Err(refuse(format!(
-                "its first 8 bytes promise a header of {length} bytes; the file has {size}, and a \
-                 header at most {MAX_HEADER}"
-            )));
-        }
-        let mut text = vec![0; length as usize];
-        file.read_exact(&mut text).map_err(io)?;
-        let json: Map<String, Value> = serde_json::from_slice(&text)
-            .map_err(|error| refuse(format!("the header is no JSON object: {error}")))?;
-        Self::check(json, size, size - 8 - length).map_err(refuse)
-    }
-
-    fn check(mut json: Map<String, Value>, size: u64, data: u64) -> Result<Self, String> {
-        let metadata = match json.shift_remove("__metadata__") {
-            None => Map::new(),
-            Some(Value::Object(map)) => map,
-            Some(_) => return Err("`__metadata__` is not an object".to_owned()),
-        };
-        let mut tensors =
-            json.into_iter().map(|(name, v)| entry(name, &v)).collect::<Result<Vec<_>, _>>()?;
-        tensors.sort_by_key(|tensor| tensor.place);
-        let mut end = 0;
-        for tensor in &tensors {
-            if tensor.place.0 != end {
-                let (name, at) = (tensor.name.escape_debug(), tensor.place.0);
-                return Err(format!("tensor `{name}` begins at byte {at}, expected {end}"));
-            }
-            end = tensor.place.1;
-        }
-        match end == data {
-            true => Ok(Self { tensors, metadata, size }),
-            false => Err(format!("the header describes {end} bytes, the file holds {data}")),
-        }
-    }
-}
-
-fn entry(name: String, value: &Value) -> Result<Entry, String> {
-    let shown = name.escape_debug().to_string();
-    let wrong = |what: &str| format!("tensor `{shown}`: {what}");
-    let numbers = |key: &str| -> Option<Vec<u64>> {
-        value[key].as_array()?.iter().map(Value::as_u64).collect()
-    };
-    let dtype = value["dtype"].as_str().ok_or_else(|| wrong("`dtype` is missing"))?.to_owned();
-    let shape = numbers("shape").ok_or_else(|| wrong("`shape` is no list of sizes"))?;
-    let Some([from, to]) = numbers("data_offsets").and_then(|v| <[u64; 2]>::try_from(v).ok())
-    else {
-        return Err(wrong("`data_offsets` are not two numbers"));
-    };
-    let bits: u64 = match dtype.as_str() {
-        "F64" | "I64" | "U64" | "C64" => 64,
-        "F32" | "I32" | "U32" => 32,
-        "F16" | "BF16" | "I16" | "U16" => 16,
-        "BOOL" | "U8" | "I8" | "F8_E4M3" | "F8_E5M2" | "F8_E8M0" => 8,
-        "F4" => 4,
-        _ => return Err(wrong(&format!("`dtype` is `{}`, unknown", dtype.escape_debug()))),
-    };
-    let bytes = shape.iter().try_fold(bits, |product, n| product.checked_mul(*n)).map(|b| b / 8);
-    if bytes.is_none() || to.checked_sub(from) != bytes {
-        return Err(wrong(&format!(
-            "shape {shape:?} of {dtype} does not take the bytes {from} to {to} of `data_offsets`"
-        )));
-    }
-    Ok(Entry { name, dtype, shape, place: (from, to) })
-}
 
 /// Rows of numbers in a file without a name, which disappears with the process however it ends.
 pub(crate) struct Spool {

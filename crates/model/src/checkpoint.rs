@@ -1,10 +1,12 @@
-//! Checkpoints in and out: open_clip folders and weight files.
+//! Checkpoints in and out: folders of open_clip and Hugging Face, and single weight files.
 
 use crate::{
-    Architecture, Clip, ModelError, Preprocess, Weights,
+    Architecture, Array, Clip, Container, ModelError, Preprocess, Weights,
     config::{architecture_names, suggestion},
-    parameters::conform,
-    weights::{Precision, map_file, read_safetensors, to_safetensors, write_atomically},
+    container::{Format, strict},
+    hugging_face, infer,
+    parameters::{conform, is_harmless},
+    weights::{Precision, map_file, to_safetensors, write_atomically},
 };
 use burn::tensor::Device;
 use flate2::read::GzDecoder;
@@ -20,6 +22,20 @@ pub const CONFIG: &str = "open_clip_config.json";
 /// open_clip's name of the weight file.
 pub const WEIGHTS: &str = "open_clip_model.safetensors";
 
+/// Names of weight files in a folder, the first that is there is meant (open_clip's order).
+const WEIGHT_FILES: [&str; 10] = [
+    WEIGHTS,
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+    "open_clip_pytorch_model.pth",
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "pytorch_model.pth",
+    "model.pth",
+];
+
 /// A checkpoint in memory: everything needed to build the model or to train on.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
@@ -31,7 +47,7 @@ pub struct Checkpoint {
     pub preprocess: Preprocess,
     /// Weights that conform to the architecture.
     pub weights: Weights,
-    /// SHA-256 of the weight file, in hex.
+    /// SHA-256 of the weight file (of all shards, one after the other), in hex.
     pub digest: String,
     /// Everything that should be known about the file.
     pub warnings: Vec<String>,
@@ -48,13 +64,13 @@ const EMBEDDED_WEIGHTS: &[u8] = include_bytes!(concat!(
 ));
 
 impl Checkpoint {
-    /// Opens a model by its spelling: `embedded`, a folder, or `ARCH@FILE`.
+    /// Opens a model by its spelling: `embedded`, a folder of open_clip's or Hugging Face's
+    /// layout, `ARCH@FILE`, or a TorchScript archive as OpenAI published them.
     pub fn open(spelling: &str) -> Result<Self, ModelError> {
         if spelling == "embedded" {
             return Self::embedded();
         }
-        let Outline { architecture, preprocess, weights } = Outline::read(spelling)?;
-        Self::assemble(spelling, architecture, preprocess, &weights)
+        Outline::read(spelling)?.load(spelling)
     }
 
     /// The model that travels with the program (see `assets/model/README.md`).
@@ -77,115 +93,289 @@ impl Checkpoint {
         })
     }
 
-    fn assemble(
-        name: &str,
-        architecture: Architecture,
-        preprocess: Preprocess,
-        file: &Path,
-    ) -> Result<Self, ModelError> {
-        let digest = hex(&Sha256::digest(map_file(file)?));
-        let (weights, others) = read_safetensors(file)?;
-        let (weights, mut warnings) = conform(weights, &others, &architecture, file)?;
-        warnings.extend(suspicious(&weights));
-        Ok(Self { name: name.to_owned(), architecture, preprocess, weights, digest, warnings })
-    }
-
     /// Builds the model on a device.
     pub fn build(&self, device: &Device) -> Result<Clip, ModelError> {
         Clip::new(&self.architecture, &self.preprocess, &self.weights, device)
     }
 
     /// Writes an open_clip folder; files appear under their final names when complete.
+    ///
+    /// # Errors
+    /// A tower pair that open_clip's configuration cannot describe (two activations).
     pub fn save(&self, folder: &Path, precision: Precision) -> Result<(), ModelError> {
-        let at = |source| ModelError::Io { path: folder.to_owned(), source };
-        std::fs::create_dir_all(folder).map_err(at)?;
+        if self.architecture.source.is_null() {
+            return Err(ModelError::Write {
+                reason: "open_clip's configuration cannot describe towers of two activations"
+                    .to_owned(),
+            });
+        }
         let config = json!({
             "model_cfg": self.architecture.source,
             "preprocess_cfg": self.preprocess.to_json(),
         });
-        let text = format!("{config:#}\n");
         let bytes = to_safetensors(&self.weights, precision, Some(("format", "pt")))?;
-        write_atomically(&folder.join(WEIGHTS), &bytes)?;
-        write_atomically(&folder.join(CONFIG), text.as_bytes())
+        write_folder(folder, WEIGHTS, &bytes, &[(CONFIG, config)])
+    }
+
+    /// Writes a folder of Hugging Face's layout.
+    ///
+    /// # Errors
+    /// An architecture that this layout has no words for, such as a ResNet.
+    pub fn save_hugging_face(&self, folder: &Path, precision: Precision) -> Result<(), ModelError> {
+        let config = hugging_face::config(&self.architecture)?;
+        let weights = hugging_face::from_open_clip(&self.weights)?;
+        let bytes = to_safetensors(&weights, precision, Some(("format", "pt")))?;
+        let preprocessor = hugging_face::preprocessor(&self.preprocess);
+        let files = [("preprocessor_config.json", preprocessor), (hugging_face::CONFIG, config)];
+        write_folder(folder, "model.safetensors", &bytes, &files)
     }
 }
 
+/// Weights first, what makes the folder a model last.
+fn write_folder(
+    folder: &Path,
+    weights: &str,
+    bytes: &[u8],
+    files: &[(&str, Value)],
+) -> Result<(), ModelError> {
+    let at = |source| ModelError::Io { path: folder.to_owned(), source };
+    std::fs::create_dir_all(folder).map_err(at)?;
+    write_atomically(&folder.join(weights), bytes)?;
+    for (name, config) in files {
+        write_atomically(&folder.join(name), format!("{config:#}\n").as_bytes())?;
+    }
+    Ok(())
+}
+
 /// What a spelling names, before any weight is read.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Outline {
     /// The architecture.
     pub architecture: Architecture,
     /// How pictures are prepared.
     pub preprocess: Preprocess,
-    /// The file that should hold the weights.
-    pub weights: PathBuf,
+    /// Where the architecture was found, for people.
+    pub origin: String,
+    /// The weights, their index read and checked.
+    pub container: Container,
 }
 
 impl Outline {
-    /// Reads the configuration of an open_clip folder, or of `ARCH@FILE` (the embedded model has
-    /// no file).
+    /// Reads the configuration of a folder, of `ARCH@FILE`, or of a TorchScript archive (the
+    /// embedded model has no file).
     pub fn read(spelling: &str) -> Result<Self, ModelError> {
         let path = Path::new(spelling);
         if path.is_dir() {
             return Self::of_folder(path);
         }
+        if path.is_file() {
+            return Self::of_file(path);
+        }
         if let Some((name, file)) = spelling.split_once('@') {
             let architecture = Architecture::named(name)?;
             let preprocess = Preprocess::openai(architecture.vision.image_size());
-            return Ok(Self { architecture, preprocess, weights: PathBuf::from(file) });
+            let container = Container::open(Path::new(file))?;
+            let origin = "the architecture's name".to_owned();
+            return Ok(Self { architecture, preprocess, origin, container });
         }
         let name = spelling.strip_suffix("-quickgelu").unwrap_or(spelling);
         let reason = match suggestion(name, architecture_names().iter()) {
-            _ if path.is_file() => {
-                "a weight file needs its architecture: `ARCH@FILE` (for example \
-                                    `ViT-B-32@weights.safetensors`)"
-                    .to_owned()
-            }
             Some(known) if known == name => {
                 format!("an architecture has no weights; give them as `{known}@FILE`")
             }
             Some(near) => format!("no such model; did you mean the architecture `{near}`?"),
-            None => {
-                "no such model; expected `embedded`, an open_clip folder, or `ARCH@FILE`".to_owned()
-            }
+            None => "no such model; expected `embedded`, a folder of open_clip or Hugging Face, \
+                     `ARCH@FILE`, or a TorchScript archive"
+                .to_owned(),
         };
         Err(ModelError::Spelling { spelling: spelling.to_owned(), reason })
     }
 
-    fn of_folder(folder: &Path) -> Result<Self, ModelError> {
-        let config = folder.join(CONFIG);
-        if !config.is_file() {
-            return Err(ModelError::File {
-                path: folder.to_owned(),
-                reason: format!("no `{CONFIG}` in this folder"),
+    /// A single file tells its architecture only if OpenAI published it.
+    fn of_file(path: &Path) -> Result<Self, ModelError> {
+        let container = Container::open(path)?;
+        if container.format != Format::TorchScript {
+            return Err(ModelError::Spelling {
+                spelling: path.display().to_string(),
+                reason: "a weight file needs its architecture, and with it its activation: \
+                         `ARCH@FILE` (for example `ViT-B-32-quickgelu@weights.pt`)"
+                    .to_owned(),
             });
         }
-        let (architecture, preprocess) = read_config(&map_file(&config)?, &config)?;
-        let weights = [
-            "open_clip_model.safetensors",
-            "open_clip_pytorch_model.safetensors",
-            "model.safetensors",
-        ]
-        .iter()
-        .map(|name| folder.join(name))
-        .find(|path| path.is_file())
-        .ok_or_else(|| ModelError::File {
+        let architecture = infer::architecture(&container.entries, true, path)?;
+        let preprocess = Preprocess::openai(architecture.vision.image_size());
+        let origin = "the shapes in a TorchScript archive, OpenAI's way, with its QuickGELU";
+        Ok(Self { architecture, preprocess, origin: origin.to_owned(), container })
+    }
+
+    fn of_folder(folder: &Path) -> Result<Self, ModelError> {
+        let (own, theirs) = (folder.join(CONFIG), folder.join(hugging_face::CONFIG));
+        let (architecture, preprocess, origin) = if own.is_file() {
+            let (architecture, preprocess) = read_config(&map_file(&own)?, &own)?;
+            (architecture, preprocess, CONFIG)
+        } else if theirs.is_file() {
+            let (architecture, preprocess) = read_hugging_face(folder, &theirs)?;
+            (architecture, preprocess, hugging_face::CONFIG)
+        } else {
+            return Err(ModelError::File {
+                path: folder.to_owned(),
+                reason: format!(
+                    "neither `{CONFIG}` (open_clip) nor `{}` (Hugging Face) in this folder",
+                    hugging_face::CONFIG
+                ),
+            });
+        };
+        let (file, warning) = weight_file(folder)?;
+        let mut container = Container::open(&file)?;
+        container.warnings.extend(warning);
+        Ok(Self { architecture, preprocess, origin: origin.to_owned(), container })
+    }
+
+    /// The entries of the container under open_clip's names, without reading any weight.
+    ///
+    /// # Errors
+    /// A tensor that is missing, unknown or of another shape.
+    pub fn check(&self) -> Result<(), ModelError> {
+        if hugging_face::is_layout(self.container.entries.keys()) {
+            // Its names map one to one only together with the data.
+            return Ok(());
+        }
+        self.container.fits(&self.architecture)
+    }
+
+    /// Reads the weights.
+    pub fn load(self, name: &str) -> Result<Checkpoint, ModelError> {
+        let Self { architecture, preprocess, container, .. } = self;
+        let path = container.path.clone();
+        let refuse =
+            |code, reason: String| ModelError::Container { path: path.clone(), code, reason };
+        for (name, entry) in &container.entries {
+            let counts = name.ends_with("num_batches_tracked");
+            if !entry.dtype.is_float() && !counts && !is_harmless(name) {
+                let (name, dtype) = (clipguard_data::shown(name), entry.dtype.name());
+                let reason = format!("tensor `{name}` holds {dtype}: weights are floats");
+                return Err(refuse("unsupported_dtype", reason));
+            }
+        }
+        let digest = digest(&container)?;
+        let weights = container.read()?;
+        for (name, array) in &weights {
+            believable(name, array).map_err(|(code, reason)| refuse(code, reason))?;
+        }
+        let weights = match hugging_face::is_layout(weights.keys()) {
+            true => hugging_face::to_open_clip(weights, &path)?,
+            false => weights,
+        };
+        let mut warnings = container.warnings;
+        if container.entries.values().any(|e| e.dtype == crate::container::Dtype::F64) {
+            warnings.push("weights of 64 bits are narrowed to 32".to_owned());
+        }
+        let (weights, about) = conform(weights, &[], &architecture, &path)?;
+        warnings.extend(about);
+        warnings.extend(suspicious(&weights));
+        Ok(Checkpoint {
+            name: name.to_owned(),
+            architecture,
+            preprocess,
+            weights,
+            digest,
+            warnings,
+        })
+    }
+}
+
+/// The file in a folder that holds the weights, and a warning when it had to be guessed.
+fn weight_file(folder: &Path) -> Result<(PathBuf, Option<String>), ModelError> {
+    if let Some(known) = WEIGHT_FILES.iter().map(|n| folder.join(n)).find(|p| p.is_file()) {
+        return Ok((known, None));
+    }
+    let io = |source| ModelError::Io { path: folder.to_owned(), source };
+    let mut others: Vec<PathBuf> = std::fs::read_dir(folder)
+        .map_err(io)?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.is_file())
+        .collect();
+    others.sort();
+    let with = |extensions: &[&str]| {
+        let fits = |p: &&PathBuf| {
+            p.extension().is_some_and(|e| extensions.iter().any(|x| e.eq_ignore_ascii_case(x)))
+        };
+        others.iter().find(fits).cloned()
+    };
+    match with(&["safetensors"]).or_else(|| with(&["bin", "pt", "pth", "ckpt"])) {
+        Some(path) => {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let warning = format!("no weight file of a usual name: `{name}` is taken");
+            Ok((path, Some(warning)))
+        }
+        None => Err(ModelError::Container {
             path: folder.to_owned(),
+            code: "missing_file",
             reason: format!("no weights in this folder; expected `{WEIGHTS}`"),
-        })?;
-        Ok(Self { architecture, preprocess, weights })
+        }),
     }
 }
 
 fn read_config(bytes: &[u8], at: &Path) -> Result<(Architecture, Preprocess), ModelError> {
     let refuse = |reason: String| ModelError::Config { path: at.to_owned(), reason };
-    let value: Value =
-        serde_json::from_slice(bytes).map_err(|e| refuse(format!("not valid JSON: {e}")))?;
+    let value = strict(bytes, "the configuration").map_err(|r| refuse(r.reason))?;
     let architecture = Architecture::from_json(&value["model_cfg"], at)?;
     let size = architecture.vision.image_size();
     let preprocess = Preprocess::from_json(&value["preprocess_cfg"], size)
         .map_err(|reason| refuse(format!("in `preprocess_cfg`: {reason}")))?;
     Ok((architecture, preprocess))
+}
+
+fn read_hugging_face(
+    folder: &Path,
+    config: &Path,
+) -> Result<(Architecture, Preprocess), ModelError> {
+    let json = |path: &Path| {
+        let refuse = |reason: String| ModelError::Config { path: path.to_owned(), reason };
+        strict(&map_file(path)?, "the configuration").map_err(|r| refuse(r.reason))
+    };
+    let architecture = hugging_face::architecture(&json(config)?, config)?;
+    let size = architecture.vision.image_size();
+    let preprocessor = folder.join("preprocessor_config.json");
+    if !preprocessor.is_file() {
+        return Ok((architecture, Preprocess::openai(size)));
+    }
+    let preprocess = hugging_face::preprocess(&json(&preprocessor)?, size)
+        .map_err(|reason| ModelError::Config { path: preprocessor, reason })?;
+    Ok((architecture, preprocess))
+}
+
+/// SHA-256 over the files of a container, read piece by piece.
+fn digest(container: &Container) -> Result<String, ModelError> {
+    let mut hash = Sha256::new();
+    let mut piece = vec![0; 1 << 20];
+    for path in container.files() {
+        let io = |source| ModelError::Io { path: path.to_owned(), source };
+        let mut file = std::fs::File::open(path).map_err(io)?;
+        loop {
+            match file.read(&mut piece).map_err(io)? {
+                0 => break,
+                n => hash.update(&piece[..n]),
+            }
+        }
+    }
+    Ok(hex(&hash.finalize()))
+}
+
+/// Numbers that make a model compute nothing.
+fn believable(name: &str, array: &Array) -> Result<(), (&'static str, String)> {
+    let shown = clipguard_data::shown(name);
+    if let Some(at) = array.data.iter().position(|v| !v.is_finite()) {
+        let reason = format!(
+            "tensor `{shown}` holds {} at index {at}: a model with such weights computes nothing",
+            array.data[at]
+        );
+        return Err(("non_finite", reason));
+    }
+    if name.ends_with("running_var") && array.data.iter().any(|v| *v < 0.0) {
+        return Err(("bad_value", format!("tensor `{shown}` holds a negative variance")));
+    }
+    Ok(())
 }
 
 /// Weights that load but make every result meaningless.

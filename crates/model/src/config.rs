@@ -245,7 +245,7 @@ fn read_vision(config: &Value, quick_gelu: bool, at: &Path) -> Result<Vision, Mo
         }
         let width = keys.size("width", Some(768), MAX_WIDTH)?;
         let heads = keys.heads(width, head_width)?;
-        let layers = keys.size("layers", Some(12), MAX_LAYERS)?;
+        let layers = keys.layers()?;
         let transformer = keys.transformer(width, layers, heads, quick_gelu)?;
         let pool = match keys.word("pool_type", "tok")?.as_str() {
             "tok" => Pool::First,
@@ -296,7 +296,7 @@ fn read_text(config: &Value, quick_gelu: bool, at: &Path) -> Result<Text, ModelE
     if width % heads != 0 {
         return Err(keys.error(&format!("{heads} heads do not divide width {width}")));
     }
-    let layers = keys.size("layers", Some(12), MAX_LAYERS)?;
+    let layers = keys.layers()?;
     let transformer = keys.transformer(width, layers, heads, quick_gelu)?;
     let eos = keys.take("eos_id").and_then(|v| v.as_u64());
     let pool = match (keys.word("pool_type", "argmax")?.as_str(), eos) {
@@ -386,6 +386,14 @@ impl<'a> Keys<'a> {
                 Err(self
                     .error(&format!("`{key}` = {value}: a whole number in 1..={max} is needed")))
             }
+        }
+    }
+
+    /// Blocks of a transformer; none at all is possible.
+    fn layers(&mut self) -> Result<usize, ModelError> {
+        match self.get("layers").and_then(Value::as_u64) {
+            Some(0) => Ok(self.take("layers").map_or(0, |_| 0)),
+            _ => self.size("layers", Some(12), MAX_LAYERS),
         }
     }
 

@@ -21,6 +21,16 @@ pub enum ModelError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A container of tensors that is broken, hostile or of a kind that is not read.
+    #[error("{}: {reason}", path.display())]
+    Container {
+        /// The file.
+        path: PathBuf,
+        /// A stable code for programs, such as `unsafe_callable`.
+        code: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A configuration that is not understood.
     #[error("{}: {reason}", path.display())]
     Config {

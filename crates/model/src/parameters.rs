@@ -214,10 +214,72 @@ pub fn parameter_counts(arch: &Architecture) -> (usize, usize) {
 }
 
 /// Entries of OpenAI's archives and old files that carry nothing.
-fn is_harmless(name: &str) -> bool {
+pub(crate) fn is_harmless(name: &str) -> bool {
     matches!(name, "input_resolution" | "context_length" | "vocab_size" | "attn_mask")
         || name.ends_with(".attn_mask")
         || name.ends_with("position_ids")
+}
+
+/// Whether a file has every parameter of `arch` in its shape, and nothing else.
+pub(crate) fn fits(
+    found: &BTreeMap<String, crate::container::Entry>,
+    arch: &Architecture,
+    path: &Path,
+) -> Result<(), ModelError> {
+    let mut left: BTreeMap<&str, &[usize]> = found
+        .iter()
+        .filter(|(name, _)| !is_harmless(name))
+        .map(|(name, entry)| (name.as_str(), entry.shape.as_slice()))
+        .collect();
+    let mut missing = Vec::new();
+    for entry in entries(arch) {
+        let found = names_of(&entry.name).iter().find_map(|name| left.remove(name.as_str()));
+        match found {
+            Some(shape) if fills(shape, &entry.shape) => {}
+            Some(shape) => return Err(other_shape(path, &entry, shape, arch)),
+            None if entry.name.ends_with("num_batches_tracked") || entry.name == "logit_bias" => {}
+            None => missing.push(entry.name),
+        }
+    }
+    let extra: Vec<String> = left.keys().map(|name| (*name).to_owned()).collect();
+    complete(path, &missing, &extra)
+}
+
+/// A parameter's possible names: files differ in the prefix of the text tower.
+fn names_of(name: &str) -> [String; 3] {
+    let bare = name.strip_prefix("text.").unwrap_or(name).to_owned();
+    [name.to_owned(), bare, format!("text.{name}")]
+}
+
+fn fills(shape: &[usize], wanted: &[usize]) -> bool {
+    shape == wanted || (wanted.is_empty() && shape == [1])
+}
+
+fn other_shape(path: &Path, entry: &Entry, found: &[usize], arch: &Architecture) -> ModelError {
+    let Entry { name, shape, .. } = entry;
+    let mut reason =
+        format!("tensor `{name}` has shape {found:?}, the architecture needs {shape:?}");
+    if let (Vision::Vit { image_size, patch, .. }, "visual.positional_embedding") =
+        (&arch.vision, name.as_str())
+    {
+        let grid = (found[0].saturating_sub(1) as f64).sqrt() as usize;
+        reason = format!(
+            "{reason}: the configuration says image_size {image_size}, this table is for {}",
+            grid * patch
+        );
+    }
+    ModelError::File { path: path.to_owned(), reason }
+}
+
+fn complete(path: &Path, missing: &[String], extra: &[String]) -> Result<(), ModelError> {
+    if missing.is_empty() && extra.is_empty() {
+        return Ok(());
+    }
+    Err(ModelError::Keys {
+        path: path.to_owned(),
+        missing: first_ten(missing.iter()),
+        extra: first_ten(extra.iter()),
+    })
 }
 
 /// Brings weights to exactly the entries of `arch`: prefixes, shapes, nothing missing or extra.
@@ -235,25 +297,12 @@ pub fn conform(
     let mut result = Weights::new();
     let mut missing = Vec::new();
     for entry in entries(arch) {
-        let bare = entry.name.strip_prefix("text.").unwrap_or(&entry.name).to_owned();
-        let found = weights
-            .remove(&entry.name)
-            .or_else(|| weights.remove(&bare))
-            .or_else(|| weights.remove(&format!("text.{}", entry.name)));
-        let scalar = entry.shape.is_empty();
+        let found = names_of(&entry.name).iter().find_map(|name| weights.remove(name));
         match found {
-            Some(array) if array.shape == entry.shape || (scalar && array.shape == [1]) => {
+            Some(array) if fills(&array.shape, &entry.shape) => {
                 result.insert(entry.name, Array::new(entry.shape, array.data));
             }
-            Some(array) => {
-                return Err(ModelError::File {
-                    path: path.to_owned(),
-                    reason: format!(
-                        "tensor `{}` has shape {:?}, the architecture needs {:?}",
-                        entry.name, array.shape, entry.shape
-                    ),
-                });
-            }
+            Some(array) => return Err(other_shape(path, &entry, &array.shape, arch)),
             None if entry.name.ends_with("num_batches_tracked") => {
                 result.insert(entry.name, Array::new(Vec::new(), vec![0.0]));
             }
@@ -264,14 +313,8 @@ pub fn conform(
             None => missing.push(entry.name),
         }
     }
-    let extra: Vec<&String> = weights.keys().chain(foreign).collect();
-    if !missing.is_empty() || !extra.is_empty() {
-        return Err(ModelError::Keys {
-            path: path.to_owned(),
-            missing: first_ten(missing.iter()),
-            extra: first_ten(extra.into_iter()),
-        });
-    }
+    let extra: Vec<String> = weights.keys().chain(foreign).cloned().collect();
+    complete(path, &missing, &extra)?;
     Ok((result, warnings))
 }
 

@@ -45,13 +45,9 @@ pub enum Precision {
 /// Largest file this reader maps, 64 GB: beyond every CLIP, below every surprise.
 const MAX_FILE: u64 = 64 << 30;
 
-/// Reads every float array of a safetensors file, widened to f32; integer and boolean entries are
-/// returned by name (some files carry harmless ones, see [`crate::checkpoint`]).
-pub fn read_safetensors(path: &Path) -> Result<(Weights, Vec<String>), ModelError> {
-    parse_safetensors(&map_file(path)?, path)
-}
-
-/// As [`read_safetensors`], from bytes; `path` is for messages.
+/// Reads every float array of a safetensors file in memory, widened to f32; integer and boolean
+/// entries are returned by name. For bytes of this program's own making: files of others are read
+/// by [`Container`](crate::Container). `path` is for messages.
 pub fn parse_safetensors(bytes: &[u8], path: &Path) -> Result<(Weights, Vec<String>), ModelError> {
     let refuse = |reason: String| ModelError::File { path: path.to_owned(), reason };
     let file = SafeTensors::deserialize(bytes)

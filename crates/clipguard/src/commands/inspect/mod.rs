@@ -9,11 +9,10 @@ use crate::{
     failure::Failure,
     output::{WIDTH, print, print_json},
     session::Session,
-    tensor_file::Header,
 };
 use clipguard_data::shown;
 use clipguard_evaluate::report::{Cell, Table};
-use clipguard_model::checkpoint::CONFIG;
+use clipguard_model::{Container, checkpoint::CONFIG, hugging_face};
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
@@ -122,14 +121,16 @@ fn sections(path: &str, deep: bool) -> Result<Vec<Section>, Failure> {
     if path == "embedded" {
         return Ok(vec![model::embedded()?, data::section(path)?]);
     }
-    if architecture.is_some() || at.join(CONFIG).is_file() {
+    let configs = [CONFIG, hugging_face::CONFIG];
+    if architecture.is_some() || configs.iter().any(|name| at.join(name).is_file()) {
         return Ok(vec![model::section(path, deep)?]);
     }
     if at.join("plan.toml").is_file() {
         return Ok(vec![run::section(at)?]);
     }
-    if at.is_file() && Header::looks_like_one(at) {
-        return Ok(vec![tensors::section(at)?]);
+    if at.is_file() && Container::looks_like_one(at) {
+        let whole = model::is_whole(at);
+        return Ok(vec![if whole { model::section(path, deep)? } else { tensors::section(at)? }]);
     }
     Ok(vec![data::section(path)?])
 }

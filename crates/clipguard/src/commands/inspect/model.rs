@@ -5,17 +5,18 @@ use crate::{
     failure::Failure,
     output::{WIDTH, print, print_json},
     session::Session,
-    tensor_file::Header,
 };
 use clipguard_data::{Fit, Interpolation};
 use clipguard_evaluate::report::{Cell, Table};
 use clipguard_model::{
-    Architecture, Checkpoint, Preprocess,
+    Architecture, Checkpoint, Container, Preprocess,
     checkpoint::Outline,
     config::{Vision, architecture_names},
-    parameters::{entries, parameter_counts},
+    container::Format,
+    parameters::parameter_counts,
 };
 use serde_json::json;
+use std::path::Path;
 
 /// Weight files up to this size are read completely without being asked.
 const SMALL: u64 = 256 << 20;
@@ -29,33 +30,45 @@ pub(super) fn embedded() -> Result<Section, Failure> {
     Ok(section)
 }
 
-/// An open_clip folder or `ARCH@FILE`.
+/// Whether a file tells its architecture itself, as OpenAI's archives do.
+pub(super) fn is_whole(path: &Path) -> bool {
+    Container::open(path).is_ok_and(|container| container.format == Format::TorchScript)
+}
+
+/// A folder of open_clip or Hugging Face, `ARCH@FILE`, or a TorchScript archive.
 pub(super) fn section(spelling: &str, deep: bool) -> Result<Section, Failure> {
     let outline = Outline::read(spelling)?;
-    let (kind, origin) = match spelling.split_once('@').filter(|_| outline.weights.is_file()) {
-        Some((name, _)) if !std::path::Path::new(spelling).is_dir() => (
-            format!("CLIP weights for the built-in architecture {name}"),
-            "the architecture's name",
-        ),
-        _ => ("CLIP model, open_clip folder".to_owned(), "open_clip_config.json"),
+    let kind = match spelling.split_once('@') {
+        _ if Path::new(spelling).is_dir() => format!("CLIP model, folder with {}", outline.origin),
+        Some((name, _)) => format!("CLIP weights for the built-in architecture {name}"),
+        None => "CLIP model in a single file".to_owned(),
     };
     let mut section = Section::new(kind);
-    describe(&mut section, &outline.architecture, &outline.preprocess, origin);
-    let header = Header::read(&outline.weights)?;
-    section.told("file", json!(outline.weights), outline.weights.display().to_string());
-    section.fact("container", "safetensors");
-    dtypes(&mut section, &header);
-    section.told("bytes", header.size, bytes(header.size));
-    if deep || header.size <= SMALL {
-        read(&mut section, Checkpoint::open(spelling)?);
+    describe(&mut section, &outline.architecture, &outline.preprocess, &outline.origin);
+    let container = &outline.container;
+    let size = size(container)?;
+    section.told("file", json!(container.path), container.path.display().to_string());
+    section.fact("container", container.format.to_string());
+    dtypes(&mut section, container);
+    section.told("bytes", size, bytes(size));
+    if deep || size <= SMALL {
+        read(&mut section, outline.load(spelling)?);
     } else {
-        fits(&header, &outline.architecture).map_err(|reason| {
-            Failure::Refused(format!("{}: {reason}", outline.weights.display()))
-        })?;
+        outline.check()?;
+        section.warnings = outline.container.warnings;
         let text = "not computed; `--deep` reads all weights, for it and for numbers not finite";
         section.told("sha256", serde_json::Value::Null, text);
     }
     Ok(section)
+}
+
+/// Bytes of all files of a container.
+pub(super) fn size(container: &Container) -> Result<u64, Failure> {
+    let size = |path: &Path| match std::fs::metadata(path) {
+        Ok(data) => Ok(data.len()),
+        Err(error) => Err(Failure::reading(path, &error)),
+    };
+    container.files().map(size).sum()
 }
 
 /// What only the numbers tell.
@@ -70,45 +83,11 @@ fn read(section: &mut Section, checkpoint: Checkpoint) {
 }
 
 /// Element types and how many tensors have each.
-pub(super) fn dtypes(section: &mut Section, header: &Header) {
+pub(super) fn dtypes(section: &mut Section, container: &Container) {
     let mut counts = std::collections::BTreeMap::<&str, usize>::new();
-    header.tensors.iter().for_each(|t| *counts.entry(&t.dtype).or_default() += 1);
+    container.entries.values().for_each(|e| *counts.entry(e.dtype.name()).or_default() += 1);
     let words: Vec<String> = counts.iter().map(|(name, n)| format!("{name} ({n})")).collect();
     section.told("dtypes", json!(counts), words.join(", "));
-}
-
-/// Whether the header has every tensor of the architecture in its shape.
-pub(super) fn fits(header: &Header, architecture: &Architecture) -> Result<(), String> {
-    let shapes: std::collections::HashMap<&str, &[u64]> =
-        header.tensors.iter().map(|t| (t.name.as_str(), t.shape.as_slice())).collect();
-    let (mut missing, mut count) = (None, 0);
-    for entry in entries(architecture) {
-        if entry.is_buffer() || entry.name == "logit_bias" {
-            continue;
-        }
-        let bare = entry.name.strip_prefix("text.").unwrap_or(&entry.name);
-        let names = [entry.name.as_str(), bare, &format!("text.{}", entry.name)];
-        let wanted: Vec<u64> = entry.shape.iter().map(|n| *n as u64).collect();
-        match names.iter().find_map(|name| shapes.get(name)) {
-            Some(found) if **found == wanted || (wanted.is_empty() && **found == [1]) => {}
-            Some(found) => {
-                let name = &entry.name;
-                return Err(format!(
-                    "tensor `{name}` has shape {found:?}, the architecture needs {wanted:?}"
-                ));
-            }
-            None => {
-                count += 1;
-                missing = missing.or(Some(entry.name));
-            }
-        }
-    }
-    match missing {
-        None => Ok(()),
-        Some(first) => Err(format!(
-            "the weights do not fit the architecture: {count} tensors are missing, such as `{first}`"
-        )),
-    }
 }
 
 fn describe(section: &mut Section, arch: &Architecture, prepare: &Preprocess, origin: &str) {

@@ -1,8 +1,9 @@
 //! Run folders.
 
 use super::Section;
-use crate::{failure::Failure, tensor_file::Header};
+use crate::failure::Failure;
 use clipguard_evaluate::read_records;
+use clipguard_model::Container;
 use clipguard_train::Recipe;
 use serde_json::{Value, json};
 use std::{
@@ -53,8 +54,8 @@ pub(super) fn section(folder: &Path) -> Result<Section, Failure> {
 
 /// Steps done, from the state's header.
 fn steps(state: &Path) -> Result<u64, Failure> {
-    let header = Header::read(state)?;
-    let info = header.metadata.get("clipguard").and_then(Value::as_str);
+    let state_file = Container::open(state)?;
+    let info = state_file.metadata.get("clipguard");
     let info: Option<Value> = info.and_then(|text| serde_json::from_str(text).ok());
     info.and_then(|info| info["step"].as_u64()).ok_or_else(|| {
         let reason = "is no state of training: it does not say its step";

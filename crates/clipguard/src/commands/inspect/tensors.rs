@@ -1,9 +1,13 @@
-//! Safetensors files that say of no architecture they belong to.
+//! Weight files that say of no architecture they belong to, in any container.
 
 use super::{Section, bytes, model};
-use crate::{failure::Failure, tensor_file::Header};
+use crate::failure::Failure;
 use clipguard_evaluate::report::{Cell, Table};
-use clipguard_model::{Architecture, config::architecture_names};
+use clipguard_model::{
+    Architecture, Container,
+    config::architecture_names,
+    container::{Entry, Format},
+};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -12,54 +16,57 @@ const SHOWN: usize = 8;
 /// Metadata is shown up to so many characters a key.
 const LONGEST: usize = 60;
 
-/// What the header tells; the numbers are not read.
+/// What the index tells; the numbers are not read.
 pub(super) fn section(path: &Path) -> Result<Section, Failure> {
-    let header = Header::read(path)?;
-    let mut section = Section::new("safetensors file");
-    section.told("bytes", header.size, bytes(header.size));
-    section.fact("tensors", header.tensors.len() as u64);
-    section.fact("numbers", header.tensors.iter().map(|t| t.count()).sum::<u64>());
-    model::dtypes(&mut section, &header);
-    metadata(&mut section, &header);
+    let container = Container::open(path)?;
+    let mut section = Section::new(match container.format {
+        Format::Safetensors => "safetensors file".to_owned(),
+        format => format.to_string(),
+    });
+    let size = model::size(&container)?;
+    let count = |entry: &Entry| entry.shape.iter().map(|n| *n as u64).product::<u64>();
+    section.told("bytes", size, bytes(size));
+    section.fact("tensors", container.entries.len() as u64);
+    section.fact("numbers", container.entries.values().map(count).sum::<u64>());
+    model::dtypes(&mut section, &container);
+    metadata(&mut section, &container);
+    section.warnings.clone_from(&container.warnings);
     let fitting: Vec<String> = architecture_names()
         .into_iter()
-        .filter(|name| Architecture::named(name).is_ok_and(|a| model::fits(&header, &a).is_ok()))
+        .filter(|name| Architecture::named(name).is_ok_and(|a| container.fits(&a).is_ok()))
         .collect();
     if let Some(first) = fitting.first() {
         let text = format!("{}; open it as `{first}@{}`", fitting.join(", "), path.display());
         section.told("fits", json!(fitting), text);
     }
-    let mut largest: Vec<_> = header.tensors.iter().collect();
-    largest.sort_by_key(|tensor| std::cmp::Reverse(tensor.count()));
+    let mut largest: Vec<_> = container.entries.iter().collect();
+    largest.sort_by_key(|(_, entry)| std::cmp::Reverse(count(entry)));
     let mut table = Table::new("", &["largest tensors", "dtype", "shape"]);
     let mut rows = Vec::new();
-    for tensor in largest.into_iter().take(SHOWN) {
-        let sizes: Vec<String> = tensor.shape.iter().map(u64::to_string).collect();
+    for (name, entry) in largest.into_iter().take(SHOWN) {
+        let sizes: Vec<String> = entry.shape.iter().map(usize::to_string).collect();
         let shape = if sizes.is_empty() { "one number".to_owned() } else { sizes.join(" x ") };
-        let name = clipguard_data::shown(&tensor.name);
-        table.row([name, tensor.dtype.clone(), shape].map(Cell::Text).into());
-        rows.push(json!({ "name": tensor.name, "dtype": tensor.dtype, "shape": tensor.shape }));
+        let dtype = entry.dtype.name().to_owned();
+        table.row([clipguard_data::shown(name), dtype.clone(), shape].map(Cell::Text).into());
+        rows.push(json!({ "name": name, "dtype": dtype, "shape": entry.shape }));
     }
     section.table = Some(("largest", table, json!(rows)));
     Ok(section)
 }
 
-fn metadata(section: &mut Section, header: &Header) {
+fn metadata(section: &mut Section, container: &Container) {
     let cut = |text: &str| match text.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
     };
-    let pairs: Vec<String> = header
-        .metadata
-        .iter()
-        .map(|(key, value)| format!("{key} = {}", cut(value.as_str().unwrap_or("?"))))
-        .collect();
+    let pairs: Vec<String> =
+        container.metadata.iter().map(|(key, value)| format!("{key} = {}", cut(value))).collect();
     if !pairs.is_empty() {
         // Programs get everything but what would drown the rest.
-        let keys: Vec<&String> = header.metadata.keys().collect();
+        let keys: Vec<&String> = container.metadata.keys().collect();
         section.told("metadata", json!(keys), pairs.join(", "));
     }
-    let own = header.metadata.get("clipguard").and_then(Value::as_str);
+    let own = container.metadata.get("clipguard");
     let own: Option<Value> = own.and_then(|text| serde_json::from_str(text).ok());
     let Some(own) = own else { return };
     if let Some(keys) = own["keys"].as_array() {
