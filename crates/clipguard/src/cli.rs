@@ -1,7 +1,7 @@
 //! The command line as data.
 
 use crate::commands::{
-    attack, classify, completions, demo, embed, evaluate, inspect, methods, report, train,
+    attack, classify, completions, convert, demo, embed, evaluate, inspect, methods, report, train,
 };
 use clap::{Parser, Subcommand};
 
@@ -48,6 +48,7 @@ pub(crate) enum Command {
     Attack(attack::Args),
     Evaluate(evaluate::Args),
     Report(report::Args),
+    Convert(convert::Args),
     Methods(methods::Args),
     Completions(completions::Args),
 }

@@ -38,6 +38,7 @@ fn main() -> ExitCode {
         Command::Attack(args) => commands::attack::run(args, &session),
         Command::Evaluate(args) => commands::evaluate::run(args, &session),
         Command::Report(args) => commands::report::run(args, &session),
+        Command::Convert(args) => commands::convert::run(args, &session),
         Command::Methods(args) => commands::methods::run(args, &session),
         Command::Completions(args) => commands::completions::run(args, &session),
     };

@@ -3,6 +3,7 @@
 pub(crate) mod attack;
 pub(crate) mod classify;
 pub(crate) mod completions;
+pub(crate) mod convert;
 pub(crate) mod demo;
 pub(crate) mod embed;
 pub(crate) mod evaluate;

@@ -87,7 +87,7 @@ fn inspect_reads_of_a_large_file_the_header_alone() {
         format!(r#"{{"a":{{"dtype":"F32","shape":[{}],"data_offsets":[0,{size}]}}}}"#, size / 4);
     let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat();
     std::fs::write(&path, &bytes).unwrap();
-    let refused = clipguard(&["inspect", text(&path)]).ended(3, &["the file holds 0"]);
+    let refused = clipguard(&["inspect", text(&path)]).ended(3, &["the data has 0 bytes"]);
     assert!(refused.stdout.is_empty());
     // A hole takes no room on the disk.
     let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();

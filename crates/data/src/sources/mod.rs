@@ -3,13 +3,17 @@
 mod braces;
 mod cifar;
 mod folder;
+mod idx;
 mod members;
 mod shards;
+mod table;
 mod tar;
 
 pub use cifar::{Cifar, Split};
 pub use folder::Folder;
+pub use idx::Idx;
 pub use shards::Shards;
+pub use table::Table;
 
 use crate::{DataError, Limits, Source, scenes::Scenes};
 use std::{
@@ -40,7 +44,7 @@ pub struct Options {
 }
 
 /// What the spellings are, for messages.
-const SPELLINGS: &str = "a picture, a folder, a.tar, shards/{00000..00012}.tar, cifar10:PATH#train, scenes:COUNT, embedded";
+const SPELLINGS: &str = "a picture, a folder, a.tar, shards/{00000..00012}.tar, pairs.csv, cifar10:PATH#train, mnist:PATH#train, scenes:COUNT, embedded";
 
 /// Opens the data source a user spelled.
 ///
@@ -49,8 +53,10 @@ const SPELLINGS: &str = "a picture, a folder, a.tar, shards/{00000..00012}.tar, 
 /// | `cat.jpg` | one picture |
 /// | `photos/` | the pictures of a folder, with classes if all lie in sub-folders |
 /// | `a.tar`, `a.tar.gz`, `shards/{00000..00012}.tar` | WebDataset |
+/// | `pairs.csv`, `pairs.tsv`, `pairs.csv#image=COLUMN,caption=COLUMN` | a table of pictures and captions or labels, see [`Table`] |
 /// | `scenes`, `scenes:COUNT:part=scene,side=64` | drawn scenes, see [`crate::scenes`] |
 /// | `embedded` | the pictures that travel with the program |
+/// | `mnist:PATH`, `mnist:PATH#train` | MNIST and its kin in IDX files, test half unless said otherwise |
 /// | `cifar10:PATH`, `cifar10:PATH#train` | CIFAR-10, test half unless said otherwise; a folder or an archive |
 ///
 /// # Errors
@@ -66,7 +72,7 @@ pub fn open(spelling: &str, options: &Options) -> Result<Arc<dyn Source>, DataEr
     if let Some((scheme, rest)) = scheme(spelling) {
         return match scheme {
             "scenes" => Ok(Arc::new(Scenes::parse(spelling).map_err(|e| wrong(e.to_string()))?)),
-            "cifar10" => {
+            "cifar10" | "mnist" => {
                 let (path, split) = match rest.rsplit_once('#') {
                     None => (rest, Split::Test),
                     Some((path, "test")) => (path, Split::Test),
@@ -77,7 +83,10 @@ pub fn open(spelling: &str, options: &Options) -> Result<Arc<dyn Source>, DataEr
                         )));
                     }
                 };
-                Ok(Arc::new(Cifar::open(spelling, Path::new(path), split)?))
+                match scheme {
+                    "mnist" => Ok(Arc::new(Idx::open(spelling, Path::new(path), split)?)),
+                    _ => Ok(Arc::new(Cifar::open(spelling, Path::new(path), split)?)),
+                }
             }
             "http" | "https" | "s3" | "gs" => {
                 Err(wrong("remote data is not read; fetch it and name the files".into()))
@@ -101,6 +110,9 @@ pub fn open(spelling: &str, options: &Options) -> Result<Arc<dyn Source>, DataEr
             return Err(missing(absent, std::io::ErrorKind::NotFound.into()));
         }
         return Ok(Arc::new(Shards::open(spelling, paths, options)?));
+    }
+    if Table::is_one(spelling) && !path.is_dir() {
+        return Ok(Arc::new(Table::open(spelling)?));
     }
     let facts = std::fs::metadata(path).map_err(|error| missing(path, error))?;
     if facts.is_dir() {
