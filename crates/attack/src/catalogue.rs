@@ -2,13 +2,20 @@
 
 use clipguard_data::spelling::{Method, Parameters, Spelling, SpellingError, find};
 
-use crate::{Attack, Fgsm, Pgd};
+use crate::{Apgd, Attack, Fgsm, Pgd};
 
 /// Makes an attack from its spelling.
 pub type Build = fn(&Spelling) -> Result<Box<dyn Attack>, SpellingError>;
 
 /// Every attack, by name.
 pub const CATALOGUE: &[Method<Build>] = &[
+    Method {
+        name: "apgd",
+        about: "descent that adapts its step length, in three norms, also towards classes in turn",
+        source: "Croce & Hein, ICML 2020 and ICML 2021",
+        parameters: Apgd::list,
+        build: |spelling| Ok(Box::new(Apgd::from_spelling(spelling)?)),
+    },
     Method {
         name: "fgsm",
         about: "one step along the sign of the gradient",

@@ -1,0 +1,7 @@
+//! Whole runs of the recorded programs, replayed from their seeds.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod apgd;
+#[path = "../networks/mod.rs"]
+mod networks;
+mod pgd;
