@@ -2,7 +2,7 @@
 
 use clipguard_data::spelling::{Method, Parameters, Spelling, SpellingError, find};
 
-use crate::{Apgd, Attack, Fgsm, Pgd};
+use crate::{Apgd, Attack, Fgsm, Pgd, Square};
 
 /// Makes an attack from its spelling.
 pub type Build = fn(&Spelling) -> Result<Box<dyn Attack>, SpellingError>;
@@ -29,6 +29,13 @@ pub const CATALOGUE: &[Method<Build>] = &[
         source: "Madry et al., ICLR 2018",
         parameters: Pgd::list,
         build: |spelling| Ok(Box::new(Pgd::from_spelling(spelling)?)),
+    },
+    Method {
+        name: "square",
+        about: "random search in square windows, by queries alone",
+        source: "Andriushchenko et al., ECCV 2020",
+        parameters: Square::list,
+        build: |spelling| Ok(Box::new(Square::from_spelling(spelling)?)),
     },
 ];
 

@@ -29,6 +29,7 @@ pub mod loss;
 pub mod norm;
 pub mod outcome;
 pub mod pgd;
+pub mod square;
 pub mod start;
 mod tensors;
 mod trial;
@@ -44,6 +45,7 @@ pub use loss::{Loss, Scale, Target};
 pub use norm::Norm;
 pub use outcome::{Attacked, Flag};
 pub use pgd::Pgd;
+pub use square::Square;
 pub use start::Start;
 pub use trial::{Keep, Terms};
 

@@ -118,6 +118,11 @@ impl<'a> Trial<'a> {
         trial
     }
 
+    /// Number of classes.
+    pub(crate) fn classes(&self) -> usize {
+        self.victim.classes()
+    }
+
     /// Clean logits of one sample.
     fn logits_of(&self, sample: usize) -> &[f32] {
         let classes = self.victim.classes();

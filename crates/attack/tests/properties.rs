@@ -27,9 +27,10 @@ const VARIANTS: [&str; 8] = [
 ];
 
 /// Settings that make the other attacks cheap enough for a table.
-const SHORT: [(&str, &str); 2] = [
+const SHORT: [(&str, &str); 3] = [
     ("apgd", "steps=8"),
     ("pgd", "steps=5"),
+    ("square", "queries=20"),
 ];
 
 fn spellings(norm: Norm, eps: &str) -> Vec<Box<dyn Attack>> {

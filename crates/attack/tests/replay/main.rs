@@ -5,3 +5,4 @@ mod apgd;
 #[path = "../networks/mod.rs"]
 mod networks;
 mod pgd;
+mod square;
