@@ -95,6 +95,22 @@ impl Ledger {
         }
     }
 
+    /// Counts the point of `sample` that was booked last as a success inside the budget.
+    pub(crate) fn credit(
+        &mut self,
+        sample: usize,
+        lead: f32,
+        worth: f32,
+        picture: impl FnOnce() -> Tensor<4>,
+    ) {
+        let count = self.loss[sample].len().saturating_sub(1);
+        self.first_success[sample].get_or_insert(count);
+        self.safe[sample] |= lead >= SAFE_LEAD;
+        let best = self.best_loss[sample].map_or(lead, |best| best.max(lead));
+        self.best_loss[sample] = Some(best);
+        self.offer(sample, worth, picture);
+    }
+
     /// Keeps a picture if it is worth more than the one kept; an infinite worth always is.
     pub(crate) fn offer(&mut self, sample: usize, worth: f32, picture: impl FnOnce() -> Tensor<4>) {
         let known = self.kept[sample].as_ref().map(|(_, worth)| *worth);

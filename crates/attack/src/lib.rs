@@ -23,6 +23,7 @@
 pub mod apgd;
 pub mod catalogue;
 pub mod descent;
+pub mod fab;
 pub mod fgsm;
 mod ledger;
 pub mod loss;
@@ -40,6 +41,7 @@ use clipguard_model::victim::Victim;
 
 pub use apgd::Apgd;
 pub use catalogue::{CATALOGUE, parse};
+pub use fab::Fab;
 pub use fgsm::Fgsm;
 pub use loss::{Loss, Scale, Target};
 pub use norm::Norm;

@@ -15,7 +15,7 @@ use networks::{Cnn, Vit, distance, keys, models, numbers};
 const COUNT: usize = 14;
 
 /// Settings beside the plain ones that have code of their own.
-const VARIANTS: [&str; 8] = [
+const VARIANTS: [&str; 9] = [
     "pgd:steps=4,restarts=3,start=sphere",
     "pgd:steps=4,momentum=mi,start=radial,loss=dlr",
     "pgd:steps=4,momentum=sign-momentum,early-exit=false,loss=margin",
@@ -24,11 +24,13 @@ const VARIANTS: [&str; 8] = [
     "pgd:steps=4,scale=auto,keep=loss",
     "apgd:steps=6,restarts=2,loss=dlr,target-classes=2,keep=found",
     "apgd:steps=6,target=likely,eot=2,variant=paper",
+    "fab:steps=2,restarts=2,target-classes=0",
 ];
 
 /// Settings that make the other attacks cheap enough for a table.
-const SHORT: [(&str, &str); 3] = [
+const SHORT: [(&str, &str); 4] = [
     ("apgd", "steps=8"),
+    ("fab", "steps=4,target-classes=2"),
     ("pgd", "steps=5"),
     ("square", "queries=20"),
 ];
