@@ -2,7 +2,7 @@
 
 use clipguard_data::spelling::{Method, Parameters, Spelling, SpellingError, find};
 
-use crate::{Apgd, Attack, Fab, Fgsm, Pgd, Square};
+use crate::{Apgd, Attack, AutoAttack, Fab, Fgsm, Pgd, Square};
 
 /// Makes an attack from its spelling.
 pub type Build = fn(&Spelling) -> Result<Box<dyn Attack>, SpellingError>;
@@ -15,6 +15,13 @@ pub const CATALOGUE: &[Method<Build>] = &[
         source: "Croce & Hein, ICML 2020 and ICML 2021",
         parameters: Apgd::list,
         build: |spelling| Ok(Box::new(Apgd::from_spelling(spelling)?)),
+    },
+    Method {
+        name: "autoattack",
+        about: "the ensemble of APGD, FAB and Square whose numbers are compared",
+        source: "Croce & Hein, ICML 2020",
+        parameters: AutoAttack::list,
+        build: |spelling| Ok(Box::new(AutoAttack::from_spelling(spelling)?)),
     },
     Method {
         name: "fab",

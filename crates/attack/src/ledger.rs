@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 
 use crate::{
     loss::Aim,
-    outcome::Flag,
+    outcome::{Attacked, Flag},
     tensors::{argmax, row},
     trial::Keep,
 };
@@ -109,6 +109,21 @@ impl Ledger {
         let best = self.best_loss[sample].map_or(lead, |best| best.max(lead));
         self.best_loss[sample] = Some(best);
         self.offer(sample, worth, picture);
+    }
+
+    /// Appends what an attack of an ensemble did to `samples`. Its losses are not comparable with
+    /// those of the others: there is no best one.
+    pub(crate) fn absorb(&mut self, samples: &[usize], part: Attacked) {
+        for ((&sample, losses), i) in samples.iter().zip(part.loss).zip(0..) {
+            let before = self.loss[sample].len();
+            if part.success[i] && self.first_success[sample].is_none() {
+                self.first_success[sample] = part.first_success[i].map(|count| before + count);
+            }
+            self.loss[sample].extend(losses);
+        }
+        self.forwards += part.forwards;
+        self.backwards += part.backwards;
+        self.zero_gradients += (part.zero_gradients * part.backwards as f32).round() as usize;
     }
 
     /// Keeps a picture if it is worth more than the one kept; an infinite worth always is.

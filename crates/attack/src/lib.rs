@@ -21,6 +21,7 @@
 //! purifier is a value on the victim ([`GradientMode`](clipguard_model::victim::GradientMode)).
 
 pub mod apgd;
+pub mod autoattack;
 pub mod catalogue;
 pub mod descent;
 pub mod fab;
@@ -40,6 +41,7 @@ use clipguard_data::spelling::Spelling;
 use clipguard_model::victim::Victim;
 
 pub use apgd::Apgd;
+pub use autoattack::AutoAttack;
 pub use catalogue::{CATALOGUE, parse};
 pub use fab::Fab;
 pub use fgsm::Fgsm;

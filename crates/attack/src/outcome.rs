@@ -77,6 +77,24 @@ pub enum Flag {
     },
     /// This many samples had no gradient at all at the first start point of a DLR loss.
     ZeroStart(usize),
+    /// The victim answers differently when asked again (AutoAttack's check 1): use version=rand.
+    RandomVictim {
+        /// Largest distance of normalised logits between two passes.
+        difference: f32,
+        /// Distance from which this is said, also said if the number of correct samples differs.
+        threshold: f32,
+    },
+    /// The victim gives probabilities in place of logits (check 2): DLR is not made for them.
+    ProbabilitiesAsLogits,
+    /// Square breaks what the gradient attacks did not (check 4): gradients may be masked.
+    SquareImproves {
+        /// Robust accuracy of the batch before Square.
+        before: f32,
+        /// Robust accuracy after it.
+        after: f32,
+        /// Gain from which this is said.
+        threshold: f32,
+    },
 }
 
 impl fmt::Display for Flag {
@@ -92,6 +110,19 @@ impl fmt::Display for Flag {
                 write!(f, "{classes} classes are too few for this loss: the margin was used")
             }
             Self::ZeroStart(n) => write!(f, "{n} samples had no gradient at the start point"),
+            Self::RandomVictim { difference, threshold } => write!(
+                f,
+                "the victim is random: normalised logits of two passes differ by {difference:e} \
+                 (threshold {threshold:e}); use version=rand"
+            ),
+            Self::ProbabilitiesAsLogits => {
+                f.write_str("the victim gives probabilities, not logits")
+            }
+            Self::SquareImproves { before, after, threshold } => write!(
+                f,
+                "Square lowers robust accuracy from {before} to {after} (threshold {threshold}): \
+                 gradients may be masked"
+            ),
             Self::FewerTargets { wanted, possible } => {
                 write!(f, "steered towards {possible} classes, not {wanted}: there are no more")
             }

@@ -134,6 +134,11 @@ impl<'a> Trial<'a> {
         samples.map(|i| goal.choose(self.logits_of(i), labels[i], &keys[i], self.seed)).collect()
     }
 
+    /// Clean logits of the whole batch, row by row.
+    pub(crate) fn clean_logits(&self) -> &[f32] {
+        &self.clean
+    }
+
     /// Whether the target of this sample is its own class.
     fn is_pointless(&self, sample: usize) -> bool {
         let label = self.batch.labels[sample];

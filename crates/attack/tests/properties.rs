@@ -28,8 +28,9 @@ const VARIANTS: [&str; 9] = [
 ];
 
 /// Settings that make the other attacks cheap enough for a table.
-const SHORT: [(&str, &str); 4] = [
+const SHORT: [(&str, &str); 5] = [
     ("apgd", "steps=8"),
+    ("autoattack", "version=custom,attacks=apgd-ce+fab-t+square,steps=2,queries=5"),
     ("fab", "steps=4,target-classes=2"),
     ("pgd", "steps=5"),
     ("square", "queries=20"),

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod apgd;
+mod autoattack;
 mod fab;
 #[path = "../networks/mod.rs"]
 mod networks;
