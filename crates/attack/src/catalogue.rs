@@ -2,13 +2,34 @@
 
 use clipguard_data::spelling::{Method, Parameters, Spelling, SpellingError, find};
 
-use crate::{Attack, Fgsm, Pgd};
+use crate::{Apgd, Attack, AutoAttack, Fab, Fgsm, Pgd, Square};
 
 /// Makes an attack from its spelling.
 pub type Build = fn(&Spelling) -> Result<Box<dyn Attack>, SpellingError>;
 
 /// Every attack, by name.
 pub const CATALOGUE: &[Method<Build>] = &[
+    Method {
+        name: "apgd",
+        about: "descent that adapts its step length, in three norms, also towards classes in turn",
+        source: "Croce & Hein, ICML 2020 and ICML 2021",
+        parameters: Apgd::list,
+        build: |spelling| Ok(Box::new(Apgd::from_spelling(spelling)?)),
+    },
+    Method {
+        name: "autoattack",
+        about: "the ensemble of APGD, FAB and Square whose numbers are compared",
+        source: "Croce & Hein, ICML 2020",
+        parameters: AutoAttack::list,
+        build: |spelling| Ok(Box::new(AutoAttack::from_spelling(spelling)?)),
+    },
+    Method {
+        name: "fab",
+        about: "smallest perturbations by steps to the linearised decision boundary",
+        source: "Croce & Hein, ICML 2020 (Minimally distorted adversarial examples)",
+        parameters: Fab::list,
+        build: |spelling| Ok(Box::new(Fab::from_spelling(spelling)?)),
+    },
     Method {
         name: "fgsm",
         about: "one step along the sign of the gradient",
@@ -22,6 +43,13 @@ pub const CATALOGUE: &[Method<Build>] = &[
         source: "Madry et al., ICLR 2018",
         parameters: Pgd::list,
         build: |spelling| Ok(Box::new(Pgd::from_spelling(spelling)?)),
+    },
+    Method {
+        name: "square",
+        about: "random search in square windows, by queries alone",
+        source: "Andriushchenko et al., ECCV 2020",
+        parameters: Square::list,
+        build: |spelling| Ok(Box::new(Square::from_spelling(spelling)?)),
     },
 ];
 

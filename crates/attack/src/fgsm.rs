@@ -6,7 +6,7 @@ use clipguard_data::{
 };
 use clipguard_model::victim::Victim;
 
-use crate::{Attack, Attacked, Batch, Loss, Norm, Pgd, Scale, Start, Target, descent::Keep};
+use crate::{Attack, Attacked, Batch, Keep, Loss, Norm, Pgd, Scale, Start, Target};
 
 parameters! {
     /// One step of length eps from the clean picture: `P(x + eps * steepest(gradient))`.

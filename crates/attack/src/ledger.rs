@@ -1,18 +1,18 @@
-//! What a descent has found so far, one entry a sample of the batch.
+//! What an attack has found so far, one entry a sample of the batch.
 
 use burn::tensor::Tensor;
 
 use crate::{
-    descent::Keep,
     loss::Aim,
-    outcome::Flag,
+    outcome::{Attacked, Flag},
     tensors::{argmax, row},
+    trial::Keep,
 };
 
 /// A lead that another batch size cannot take back by rounding: a sample with it may leave early.
-const SAFE_LEAD: f32 = 1e-3;
+pub(crate) const SAFE_LEAD: f32 = 1e-3;
 
-/// The state of the whole batch. Indexed by sample; an evaluation brings a part of the samples.
+/// The state of the whole batch, indexed by sample.
 pub(crate) struct Ledger {
     keep: Keep,
     /// The picture kept, `[1, channels, height, width]`, and how good it is.
@@ -20,27 +20,26 @@ pub(crate) struct Ledger {
     safe: Vec<bool>,
     pub(crate) first_success: Vec<Option<usize>>,
     pub(crate) loss: Vec<Vec<f32>>,
+    pub(crate) best_loss: Vec<Option<f32>>,
     pub(crate) forwards: usize,
     pub(crate) backwards: usize,
     pub(crate) zero_gradients: usize,
+    /// Samples without a gradient at their first start point.
+    pub(crate) zero_starts: usize,
     pub(crate) broken_gradients: usize,
     pub(crate) broken_logits: usize,
 }
 
-/// One forward pass over some samples.
-pub(crate) struct Evaluation<'a> {
-    /// The samples, by their place in the batch.
-    pub(crate) samples: &'a [usize],
+/// What one forward pass over some samples showed.
+pub(crate) struct Seen<'a> {
     /// Their pictures.
     pub(crate) points: &'a Tensor<4>,
     /// Their logits, row by row.
     pub(crate) logits: &'a [f32],
     /// Their losses.
     pub(crate) loss: &'a [f32],
-    /// Their labels and targets.
-    pub(crate) aim: Aim<'a>,
-    /// How many evaluations of these samples came before, over all restarts.
-    pub(crate) count: usize,
+    /// Whether the pictures may be handed back; false where they may lie outside the budget.
+    pub(crate) counts: bool,
     /// Whether nothing follows in this restart.
     pub(crate) is_last: bool,
 }
@@ -53,40 +52,85 @@ impl Ledger {
             safe: vec![false; samples],
             first_success: vec![None; samples],
             loss: vec![Vec::new(); samples],
+            best_loss: vec![None; samples],
             forwards: 0,
             backwards: 0,
             zero_gradients: 0,
+            zero_starts: 0,
             broken_gradients: 0,
             broken_logits: 0,
         }
     }
 
-    /// Books one evaluation: traces, first successes, and the points worth keeping.
-    pub(crate) fn book(&mut self, evaluation: &Evaluation<'_>) {
-        let Evaluation { samples, logits, loss, aim, .. } = evaluation;
-        let classes = logits.len() / samples.len().max(1);
+    /// Books one evaluation of `samples`: traces, first successes, and the points worth keeping.
+    pub(crate) fn book(&mut self, samples: &[usize], aim: &Aim<'_>, seen: &Seen<'_>) {
+        let classes = seen.logits.len() / samples.len().max(1);
         for (i, &sample) in samples.iter().enumerate() {
-            let logits = &logits[i * classes..(i + 1) * classes];
+            let logits = &seen.logits[i * classes..(i + 1) * classes];
             let class = argmax(logits);
             self.broken_logits += usize::from(class.is_none());
+            let loss = seen.loss[i];
+            let count = self.loss[sample].len();
+            self.loss[sample].push(loss);
+            if !seen.counts {
+                continue;
+            }
+            let best = self.best_loss[sample].map_or(loss, |best| best.max(loss));
+            self.best_loss[sample] = Some(best);
             let succeeds = class.is_some_and(|class| aim.is_met(i, class));
             let lead = aim.lead(i, logits);
             if succeeds {
-                self.first_success[sample].get_or_insert(evaluation.count);
+                self.first_success[sample].get_or_insert(count);
                 self.safe[sample] |= lead >= SAFE_LEAD;
             }
-            self.loss[sample].push(loss[i]);
             let worth = match self.keep {
                 Keep::Best => succeeds.then_some(lead),
-                Keep::Last => evaluation.is_last.then_some(f32::INFINITY),
-                Keep::Loss => (!loss[i].is_nan()).then_some(loss[i]),
+                Keep::Found => succeeds.then_some(f32::INFINITY),
+                Keep::Last => seen.is_last.then_some(f32::INFINITY),
+                Keep::Loss => (!loss.is_nan()).then_some(loss),
             };
-            let known = self.kept[sample].as_ref().map_or(f32::NEG_INFINITY, |(_, worth)| *worth);
-            if let Some(worth) = worth
-                && (worth > known || self.kept[sample].is_none() || self.keep == Keep::Last)
-            {
-                self.kept[sample] = Some((row(evaluation.points, i), worth));
+            if let Some(worth) = worth {
+                self.offer(sample, worth, || row(seen.points, i));
             }
+        }
+    }
+
+    /// Counts the point of `sample` that was booked last as a success inside the budget.
+    pub(crate) fn credit(
+        &mut self,
+        sample: usize,
+        lead: f32,
+        worth: f32,
+        picture: impl FnOnce() -> Tensor<4>,
+    ) {
+        let count = self.loss[sample].len().saturating_sub(1);
+        self.first_success[sample].get_or_insert(count);
+        self.safe[sample] |= lead >= SAFE_LEAD;
+        let best = self.best_loss[sample].map_or(lead, |best| best.max(lead));
+        self.best_loss[sample] = Some(best);
+        self.offer(sample, worth, picture);
+    }
+
+    /// Appends what an attack of an ensemble did to `samples`. Its losses are not comparable with
+    /// those of the others: there is no best one.
+    pub(crate) fn absorb(&mut self, samples: &[usize], part: Attacked) {
+        for ((&sample, losses), i) in samples.iter().zip(part.loss).zip(0..) {
+            let before = self.loss[sample].len();
+            if part.success[i] && self.first_success[sample].is_none() {
+                self.first_success[sample] = part.first_success[i].map(|count| before + count);
+            }
+            self.loss[sample].extend(losses);
+        }
+        self.forwards += part.forwards;
+        self.backwards += part.backwards;
+        self.zero_gradients += (part.zero_gradients * part.backwards as f32).round() as usize;
+    }
+
+    /// Keeps a picture if it is worth more than the one kept; an infinite worth always is.
+    pub(crate) fn offer(&mut self, sample: usize, worth: f32, picture: impl FnOnce() -> Tensor<4>) {
+        let known = self.kept[sample].as_ref().map(|(_, worth)| *worth);
+        if worth == f32::INFINITY || known.is_none_or(|known| worth > known) {
+            self.kept[sample] = Some((picture(), worth));
         }
     }
 

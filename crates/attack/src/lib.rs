@@ -1,14 +1,14 @@
-//! Evasion attacks: norms, the descent skeleton, one file an attack.
+//! Evasion attacks: norms, the trial around them, the descent skeleton, one file an attack.
 //!
 //! The one decision behind this crate: **an attack is judged by the picture it stores, never by
-//! what it saw on the way.** Whatever a method does, the same skeleton around it decides which
+//! what it saw on the way.** Whatever a method does, it does inside a trial, which decides which
 //! samples are attacked (those still classified correctly), keeps the best point found beside the
 //! iterate, brings it inside the budget and the box, puts it to the victim once more and only then
-//! says "success". A norm, a loss, a start and a step rule are small pure functions; an attack
-//! names four of them and adds nothing else. So a new attack cannot forget to clamp, count a
-//! misclassified sample as a success, return the last iterate where the best was meant, or let a
-//! NaN through: those mistakes, which make up most of the trap list of the field, are not in
-//! reach of its file.
+//! says "success". Around gradients a descent is the skeleton: a norm, a loss, a start and a step
+//! rule are small pure functions; an attack names four of them and adds nothing else. So a new
+//! attack cannot forget to clamp, count a misclassified sample as a success, return the last
+//! iterate where the best was meant, or let a NaN through: those mistakes, which make up most of
+//! the trap list of the field, are not in reach of its file.
 //!
 //! The second rule is that **a sample's result depends on that sample alone.** Random starts come
 //! from a stream keyed by the sample's key, reductions stay inside one sample, and a sample leaves
@@ -20,28 +20,38 @@
 //! than a gather. Not chosen either: attacks that know about defences. How a gradient passes a
 //! purifier is a value on the victim ([`GradientMode`](clipguard_model::victim::GradientMode)).
 
+pub mod apgd;
+pub mod autoattack;
 pub mod catalogue;
 pub mod descent;
+pub mod fab;
 pub mod fgsm;
 mod ledger;
 pub mod loss;
 pub mod norm;
 pub mod outcome;
 pub mod pgd;
+pub mod square;
 pub mod start;
 mod tensors;
+mod trial;
 
 use burn::tensor::Tensor;
 use clipguard_data::spelling::Spelling;
 use clipguard_model::victim::Victim;
 
+pub use apgd::Apgd;
+pub use autoattack::AutoAttack;
 pub use catalogue::{CATALOGUE, parse};
+pub use fab::Fab;
 pub use fgsm::Fgsm;
 pub use loss::{Loss, Scale, Target};
 pub use norm::Norm;
 pub use outcome::{Attacked, Flag};
 pub use pgd::Pgd;
+pub use square::Square;
 pub use start::Start;
+pub use trial::{Keep, Terms};
 
 /// The samples to attack.
 #[derive(Clone, Debug)]

@@ -28,21 +28,38 @@ pub enum Loss {
 pub struct Aim<'a> {
     /// True classes, to be left.
     pub labels: &'a [usize],
-    /// Classes to be reached, in a targeted attack.
+    /// Classes to be reached, in a targeted attack, or steered to.
     pub targets: Option<&'a [usize]>,
+    /// Whether leaving the true class is a success; then the targets only shape the loss.
+    pub any_error: bool,
 }
 
-impl Aim<'_> {
+impl<'a> Aim<'a> {
+    /// Any class but the true one.
+    pub fn leave(labels: &'a [usize]) -> Self {
+        Self { labels, targets: None, any_error: true }
+    }
+
+    /// These classes and no others.
+    pub fn reach(labels: &'a [usize], targets: &'a [usize]) -> Self {
+        Self { labels, targets: Some(targets), any_error: false }
+    }
+
+    /// The targets that decide about success.
+    fn goals(&self) -> Option<&'a [usize]> {
+        self.targets.filter(|_| !self.any_error)
+    }
+
     /// Whether predicting `class` for row `row` is a success.
     pub fn is_met(&self, row: usize, class: usize) -> bool {
-        self.targets.map_or(class != self.labels[row], |targets| class == targets[row])
+        self.goals().map_or(class != self.labels[row], |targets| class == targets[row])
     }
 
     /// By how much the logits of row `row` are past the decision boundary; positive is a success.
     pub fn lead(&self, row: usize, logits: &[f32]) -> f32 {
-        let class = self.targets.unwrap_or(self.labels)[row];
+        let class = self.goals().unwrap_or(self.labels)[row];
         let lead = best_other(logits, class).map_or(0.0, |other| logits[other] - logits[class]);
-        if self.targets.is_some() { -lead } else { lead }
+        if self.goals().is_some() { -lead } else { lead }
     }
 }
 
@@ -101,7 +118,7 @@ impl Loss {
 }
 
 /// Entry `columns[i]` of each row `i`, `[batch]`.
-fn pick(logits: &Tensor<2>, columns: &[usize]) -> Tensor<1> {
+pub(crate) fn pick(logits: &Tensor<2>, columns: &[usize]) -> Tensor<1> {
     let columns: Vec<i64> = columns.iter().map(|&c| c as i64).collect();
     let count = columns.len();
     let data = TensorData::new(columns, [count, 1]);
@@ -194,6 +211,8 @@ pub enum Target {
     Next,
     /// The largest logit of the clean picture besides the true class.
     Likely,
+    /// The n-th largest logit of the clean picture besides the true class, counted from 1.
+    Ranked(usize),
     /// The smallest logit of the clean picture besides the true class.
     Least,
     /// A class drawn for each sample from its own stream.
@@ -210,6 +229,7 @@ impl Target {
         match self {
             Self::Next => (label + 1) % classes.max(1),
             Self::Likely => best_other(clean, label).unwrap_or(label),
+            Self::Ranked(rank) => others().rev().nth(rank.max(1) - 1).unwrap_or(label),
             Self::Least => others().next().unwrap_or(label),
             Self::Random => {
                 let draw = Stream::keyed(seed, "attack-target", key).below(classes.max(2) - 1);
@@ -229,9 +249,16 @@ impl TryFrom<String> for Target {
             "likely" => Ok(Self::Likely),
             "least" => Ok(Self::Least),
             "random" => Ok(Self::Random),
-            class => class.parse().map(Self::Class).map_err(|_| {
-                "expected next, likely, least, random or the number of a class".to_owned()
-            }),
+            other => {
+                let rank = other.strip_prefix("likely-").map(str::parse);
+                match (rank, other.parse()) {
+                    (Some(Ok(rank)), _) if rank > 0 => Ok(Self::Ranked(rank)),
+                    (None, Ok(class)) => Ok(Self::Class(class)),
+                    _ => Err("expected next, likely, likely-2 (and so on), least, random or the \
+                              number of a class"
+                        .to_owned()),
+                }
+            }
         }
     }
 }
@@ -241,6 +268,7 @@ impl From<Target> for String {
         match target {
             Target::Next => "next".to_owned(),
             Target::Likely => "likely".to_owned(),
+            Target::Ranked(rank) => format!("likely-{rank}"),
             Target::Least => "least".to_owned(),
             Target::Random => "random".to_owned(),
             Target::Class(class) => class.to_string(),
@@ -256,7 +284,7 @@ mod tests {
     fn gradient(scale: Scale, loss: Loss) -> Vec<f32> {
         let z = Tensor::<2>::from_data([[90.0, 10.0, 5.0, 0.0]], &Device::flex());
         let z = z.autodiff().require_grad();
-        let value = loss.rows(scale.apply(z.clone()), &Aim { labels: &[0], targets: None });
+        let value = loss.rows(scale.apply(z.clone()), &Aim::leave(&[0]));
         host(z.grad_remove(&mut value.sum().backward()).unwrap())
     }
 
@@ -288,7 +316,10 @@ mod tests {
                 assert_ne!(Target::Random.choose(&clean, label, "k", seed), label);
             }
         }
-        for text in ["next", "likely", "least", "random", "7"] {
+        assert_eq!(Target::Ranked(1).choose(&clean, 1, "k", 0), 3);
+        assert_eq!(Target::Ranked(3).choose(&clean, 1, "k", 0), 2);
+        assert!(Target::try_from("likely-0".to_owned()).is_err());
+        for text in ["next", "likely", "likely-2", "least", "random", "7"] {
             let target = Target::try_from(text.to_owned()).unwrap();
             assert_eq!(String::from(target), text);
         }

@@ -61,13 +61,34 @@ impl Norm {
         let [batch, ..] = delta.dims();
         let numbers = host(delta);
         let width = (numbers.len() / batch.max(1)).max(1);
-        let wide = |row: &[f32]| row.iter().map(|&v| f64::from(v).abs()).collect::<Vec<f64>>();
-        let size = |row: Vec<f64>| match self {
-            Self::Linf => row.iter().fold(0.0, |a: f64, &v| a.max(v)),
-            Self::L2 => row.iter().map(|v| v * v).sum::<f64>().sqrt(),
-            Self::L1 => row.iter().sum(),
-        };
-        numbers.chunks(width).map(|row| size(wide(row))).collect()
+        numbers.chunks(width).map(|row| self.length(row)).collect()
+    }
+
+    /// Size of one perturbation, summed in f64.
+    pub fn length(self, delta: &[f32]) -> f64 {
+        self.fold(delta.iter().map(|&d| f64::from(d)))
+    }
+
+    /// Size of the difference of two pictures, each entry rounded as in [`Norm::measure`].
+    pub fn distance(self, from: &[f32], to: &[f32]) -> f64 {
+        self.fold(from.iter().zip(to).map(|(a, b)| f64::from(b - a)))
+    }
+
+    fn fold(self, entries: impl Iterator<Item = f64>) -> f64 {
+        match self {
+            Self::Linf => entries.fold(0.0, |a: f64, v| a.max(v.abs())),
+            Self::L2 => entries.map(|v| v * v).sum::<f64>().sqrt(),
+            Self::L1 => entries.map(f64::abs).sum(),
+        }
+    }
+
+    /// The norm that measures gradients: by how much a step of size 1 can raise a linear function.
+    pub fn dual(self) -> Self {
+        match self {
+            Self::Linf => Self::L1,
+            Self::L2 => Self::L2,
+            Self::L1 => Self::Linf,
+        }
     }
 
     /// Whether a size is within the budget, up to rounding.
@@ -87,7 +108,10 @@ impl Norm {
                 let scaled = gradient.clone() / nonzero(Self::Linf.size(gradient));
                 scaled.clone() / nonzero(Self::L2.size(scaled))
             }
-            Self::L1 => each_row(gradient, |_, row| sparse_signs(row, L1_SHARE)),
+            Self::L1 => each_row(gradient, |_, row| {
+                let place = (1.0 - L1_SHARE) * row.len() as f64;
+                sparse_signs(row, place as usize);
+            }),
         }
     }
 
@@ -149,13 +173,12 @@ pub(crate) fn nonzero(divisor: Tensor<4>) -> Tensor<4> {
     divisor.mask_fill(zero, 1.0)
 }
 
-/// Equal signed weights, absolute sum 1, on the largest entries: those not below the value at
-/// ascending position `floor((1 - share) n)`.
-fn sparse_signs(row: &mut [f32], share: f64) {
+/// Equal signed weights, absolute sum 1, on the largest entries: those not below the size at
+/// ascending position `place` (the largest size where there are fewer entries).
+pub(crate) fn sparse_signs(row: &mut [f32], place: usize) {
     let mut sizes: Vec<f32> = row.iter().map(|v| v.abs()).collect();
     let last = sizes.len().saturating_sub(1);
-    let place = (((1.0 - share) * sizes.len() as f64) as usize).min(last);
-    let threshold = *sizes.select_nth_unstable_by(place, f32::total_cmp).1;
+    let threshold = *sizes.select_nth_unstable_by(place.min(last), f32::total_cmp).1;
     let keeps = |v: f32| v != 0.0 && v.abs() >= threshold;
     let count = row.iter().filter(|v| keeps(**v)).count().max(1);
     for v in row.iter_mut() {
@@ -174,27 +197,47 @@ pub fn l1_box(centre: &[f32], delta: &mut [f32], eps: f32) {
 }
 
 /// Each entry becomes `sign(d) clip(|d| - a, 0, cap)` with the smallest `a >= 0` for which the sum
-/// of sizes is at most `eps`; that sum falls with `a`, so bisection in f64 finds it.
+/// of sizes is at most `eps`.
+///
+/// That sum falls with `a` and is linear between breakpoints, so Newton steps inside a shrinking
+/// bracket reach the exact `a` in a few passes, without sorting.
 fn l1_ball(delta: &mut [f32], eps: f32, cap: impl Fn(usize, bool) -> f64) {
-    let caps: Vec<f64> = delta.iter().enumerate().map(|(i, &d)| cap(i, d > 0.0)).collect();
-    let shrunk = |d: f32, cap: f64, a: f64| (f64::from(d).abs() - a).clamp(0.0, cap.max(0.0));
-    let total = |delta: &[f32], a: f64| -> f64 {
-        delta.iter().zip(&caps).map(|(&d, &cap)| shrunk(d, cap, a)).sum()
+    let sizes: Vec<(f64, f64)> = delta
+        .iter()
+        .enumerate()
+        .map(|(i, &d)| (f64::from(d).abs(), cap(i, d > 0.0).max(0.0)))
+        .collect();
+    let eps = f64::from(eps);
+    // The sum at `a`, and how many entries still shrink there.
+    let total = |a: f64| {
+        sizes.iter().fold((0.0, 0.0), |(sum, slope), &(size, cap)| {
+            let left = size - a;
+            let shrinks = if left > 0.0 && left < cap { 1.0 } else { 0.0 };
+            (sum + left.clamp(0.0, cap), slope + shrinks)
+        })
     };
     let mut high = 0.0;
-    if total(delta, 0.0) > f64::from(eps) {
-        let mut low = 0.0;
-        high = delta.iter().fold(0.0, |a: f64, &d| a.max(f64::from(d).abs()));
+    let (mut sum, mut slope) = total(0.0);
+    if sum > eps {
+        let (mut low, mut at) = (0.0, 0.0);
+        high = sizes.iter().fold(0.0, |a: f64, &(size, _)| a.max(size));
         for _ in 0..60 {
-            let middle = 0.5 * (low + high);
-            match total(delta, middle) > f64::from(eps) {
-                true => low = middle,
-                false => high = middle,
+            let newton = at + (sum - eps) / slope;
+            let inside = newton > low && newton < high;
+            at = if inside { newton } else { 0.5 * (low + high) };
+            (sum, slope) = total(at);
+            match sum > eps {
+                true => low = at,
+                false => high = at,
+            }
+            if (sum - eps).abs() <= 1e-12 * eps {
+                high = at;
+                break;
             }
         }
     }
-    for (d, &cap) in delta.iter_mut().zip(&caps) {
-        *d = (f64::from(d.signum()) * shrunk(*d, cap, high)) as f32;
+    for (d, &(size, cap)) in delta.iter_mut().zip(&sizes) {
+        *d = (f64::from(d.signum()) * (size - high).clamp(0.0, cap)) as f32;
     }
 }
 

@@ -21,8 +21,12 @@ pub struct Attacked {
     /// Evaluation at which the first success was seen, counted over restarts from 0 (the first
     /// start point); `None` if there was none.
     pub first_success: Vec<Option<usize>>,
+    /// Which attack of an ensemble broke the sample; `None` for attacks of one part.
+    pub broken_by: Vec<Option<&'static str>>,
     /// Loss at every evaluated point, over all restarts; empty for samples not attacked.
     pub loss: Vec<Vec<f32>>,
+    /// Highest loss inside the budget; `None` for samples not attacked, and for ensembles.
+    pub best_loss: Vec<Option<f32>>,
     /// Pictures put through the victim.
     pub forwards: usize,
     /// Pictures differentiated.
@@ -40,14 +44,15 @@ impl Attacked {
         robust as f32 / self.correct.len().max(1) as f32
     }
 
-    /// The highest loss seen for a sample; `None` when it was not attacked.
-    pub fn best_loss(&self, sample: usize) -> Option<f32> {
-        self.loss[sample].iter().copied().reduce(f32::max)
+    /// Points of a sample that were put to the victim: the queries of an attack that sees nothing
+    /// else. A random victim may have been asked several times at each.
+    pub fn queries(&self, sample: usize) -> usize {
+        self.loss[sample].len()
     }
 }
 
 /// Something about a run that its reader should know.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Flag {
     /// Gradients of this many pictures held NaN or infinity; those entries were set to 0.
@@ -63,6 +68,33 @@ pub enum Flag {
         /// Classes of the victim.
         classes: usize,
     },
+    /// There are not as many wrong classes to steer towards as asked for.
+    FewerTargets {
+        /// Classes asked for.
+        wanted: usize,
+        /// Wrong classes of the victim.
+        possible: usize,
+    },
+    /// This many samples had no gradient at all at the first start point of a DLR loss.
+    ZeroStart(usize),
+    /// The victim answers differently when asked again (AutoAttack's check 1): use version=rand.
+    RandomVictim {
+        /// Largest distance of normalised logits between two passes.
+        difference: f32,
+        /// Distance from which this is said, also said if the number of correct samples differs.
+        threshold: f32,
+    },
+    /// The victim gives probabilities in place of logits (check 2): DLR is not made for them.
+    ProbabilitiesAsLogits,
+    /// Square breaks what the gradient attacks did not (check 4): gradients may be masked.
+    SquareImproves {
+        /// Robust accuracy of the batch before Square.
+        before: f32,
+        /// Robust accuracy after it.
+        after: f32,
+        /// Gain from which this is said.
+        threshold: f32,
+    },
 }
 
 impl fmt::Display for Flag {
@@ -76,6 +108,23 @@ impl fmt::Display for Flag {
             Self::TargetIsLabel(n) => write!(f, "{n} samples already belong to the target class"),
             Self::MarginInstead { classes } => {
                 write!(f, "{classes} classes are too few for this loss: the margin was used")
+            }
+            Self::ZeroStart(n) => write!(f, "{n} samples had no gradient at the start point"),
+            Self::RandomVictim { difference, threshold } => write!(
+                f,
+                "the victim is random: normalised logits of two passes differ by {difference:e} \
+                 (threshold {threshold:e}); use version=rand"
+            ),
+            Self::ProbabilitiesAsLogits => {
+                f.write_str("the victim gives probabilities, not logits")
+            }
+            Self::SquareImproves { before, after, threshold } => write!(
+                f,
+                "Square lowers robust accuracy from {before} to {after} (threshold {threshold}): \
+                 gradients may be masked"
+            ),
+            Self::FewerTargets { wanted, possible } => {
+                write!(f, "steered towards {possible} classes, not {wanted}: there are no more")
             }
         }
     }

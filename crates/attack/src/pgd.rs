@@ -9,8 +9,8 @@ use clipguard_model::victim::Victim;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Attack, Attacked, Batch, Flag, Loss, Norm, Scale, Start, Target,
-    descent::{Descent, Keep, Rule, View},
+    Attack, Attacked, Batch, Flag, Keep, Loss, Norm, Scale, Start, Target, Terms,
+    descent::{Bookkeeping, Descent, Rule, View},
     norm::nonzero,
     tensors::indices,
 };
@@ -54,9 +54,9 @@ parameters! {
         scale: Scale = Scale::Model,
         /// Class to reach: none, next, likely, least, random or the number of a class.
         target: Option<Target> = None,
-        /// Point handed back: best, last or loss.
+        /// Point handed back: best, found, last or loss.
         keep: Keep = Keep::Best,
-        /// Whether a sample stops once it is clearly broken (only with keep=best). Switch it off
+        /// Whether a sample stops once it is clearly broken (only with keep=best or found). Switch it off
         /// for random victims, which may have erred by chance.
         early_exit: bool = true,
         /// Gradients averaged at each point, for random victims; at least 1.
@@ -119,15 +119,21 @@ impl Attack for Pgd {
             self.start.points(self.norm, clean, self.eps, &mut streams)
         };
         let descent = Descent {
-            norm: self.norm,
-            eps: self.eps,
+            terms: Terms {
+                norm: self.norm,
+                eps: self.eps,
+                keep: self.keep,
+                everyone: self.everyone,
+                target: self.target,
+            },
             steps: self.steps,
             restarts: self.restarts,
+            scouting: 0,
+            towards: &[],
             draws: self.eot.max(1),
-            keep: self.keep,
+            bookkeeping: Bookkeeping::Mean,
             early_exit: self.early_exit,
-            everyone: self.everyone,
-            target: self.target,
+            flag_zero_starts: false,
             objective: &move |logits, aim| loss.rows(scale.apply(logits), aim),
             opening: &opening,
             rule: &|| Box::new(self.rule()),

@@ -71,6 +71,17 @@ impl Start {
     }
 }
 
+/// Noise of size 1: uniform in each entry for Linf, normal for the other norms.
+pub(crate) fn direction(norm: Norm, n: usize, stream: &mut Stream) -> Vec<f32> {
+    match norm {
+        Norm::L1 => {
+            let noise = (0..n).map(|_| stream.normal()).collect();
+            scaled(noise, f64::abs, |a, b| a + b, |v| v)
+        }
+        norm => Start::Sphere.offset(norm, n, stream),
+    }
+}
+
 /// Divides by a size that is folded from the entries in f64.
 fn scaled(
     mut v: Vec<f32>,

@@ -1,14 +1,21 @@
 //! Between burn's tensors and per-sample slices.
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
-/// The numbers of a tensor, row by row, without gradients.
+/// The numbers of a tensor, row by row, without gradients; its own buffer if nobody shares it.
 pub(crate) fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     let data = tensor.into_data();
-    match data.as_slice::<f32>() {
-        Ok(numbers) => numbers.to_vec(),
-        Err(_) => data.iter::<f32>().collect(),
+    match data.dtype() {
+        DType::F32 => data.try_into_vec().unwrap_or_default(),
+        _ => data.iter().collect(),
     }
+}
+
+/// A batch from its numbers, row by row.
+pub(crate) fn batch_of(numbers: Vec<f32>, like: &Tensor<4>) -> Tensor<4> {
+    let [_, channels, height, width] = like.dims();
+    let rows = numbers.len() / (channels * height * width).max(1);
+    Tensor::from_data(TensorData::new(numbers, [rows, channels, height, width]), &like.device())
 }
 
 /// Row numbers as an index tensor `[rows]`.
@@ -49,4 +56,13 @@ pub(crate) fn argmax(row: &[f32]) -> Option<usize> {
         .skip(1)
         .fold((0, first), |best, (i, z)| if z > best.1 { (i, z) } else { best });
     Some(best.0)
+}
+
+/// Keeps the entries at the positions `kept` (rising).
+pub(crate) fn retain_rows<T>(rows: &mut Vec<T>, kept: &[usize]) {
+    let mut number = 0;
+    rows.retain(|_| {
+        number += 1;
+        kept.binary_search(&(number - 1)).is_ok()
+    });
 }

@@ -40,12 +40,12 @@ fn logits_losses_and_gradients_of_the_networks() {
         let pixels: Tensor<4> = models().tensor(pixels, DType::F32);
         let query = |pixels| Query { pixels, keys: &[], draw: 0 };
         let logits = victim.logits(query(pixels.clone()));
-        let aim = Aim { labels: &labels, targets: None };
+        let aim = Aim::leave(&labels);
         let losses = numbers(Loss::Ce.rows(logits.clone(), &aim));
         assert!(distance(&numbers(logits), &file.flat(&format!("{name}_logits"))) < 3e-5);
         assert!(distance(&losses, &file.flat(&format!("{name}_ce"))) < 1e-5);
         let first = pixels.narrow(0, 0, 8).autodiff().require_grad();
-        let aim = Aim { labels: &labels[..8], targets: None };
+        let aim = Aim::leave(&labels[..8]);
         let loss = Loss::Ce.rows(victim.logits(query(first.clone())), &aim).sum();
         let gradient = numbers(first.grad_remove(&mut loss.backward()).unwrap());
         let off = distance(&gradient, &file.flat(&format!("{name}_grad_ce_sum_first8")));
@@ -62,8 +62,8 @@ fn logits_losses_and_gradients_of_the_networks() {
 fn losses_on_fixed_logits_with_gradients() {
     let file = Golden::open("attacks", "losses");
     let (labels, targets) = (file.integers("y"), file.integers("y_target"));
-    let away = Aim { labels: &labels, targets: None };
-    let toward = Aim { labels: &labels, targets: Some(&targets) };
+    let away = Aim::leave(&labels);
+    let toward = Aim::reach(&labels, &targets);
     let cases = [
         ("ce", Loss::Ce, away),
         ("dlr", Loss::Dlr, away),
@@ -85,14 +85,16 @@ fn losses_on_fixed_logits_with_gradients() {
         }
     }
     let three: Tensor<2> = file.tensor("logits_3class", DType::F32);
-    let aim = Aim { labels: &file.integers("y_3class"), targets: None };
+    let three_labels = file.integers("y_3class");
+    let aim = Aim::leave(&three_labels);
     assert!(distance(&numbers(Loss::Dlr.rows(three, &aim)), &file.flat("dlr_3class")) < 1e-5);
 }
 
 #[test]
 fn the_margin_is_that_of_square_and_of_carlini_and_wagner() {
     let file = Golden::open("attacks", "losses");
-    let aim = Aim { labels: &file.integers("y"), targets: None };
+    let labels = file.integers("y");
+    let aim = Aim::leave(&labels);
     let logits = file.tensor::<2>("logits", DType::F32).autodiff().require_grad();
     let margin = Loss::Margin.rows(logits.clone(), &aim);
     let found = numbers(margin.clone());

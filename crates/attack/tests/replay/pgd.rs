@@ -1,12 +1,11 @@
-//! Whole runs of the recorded programs, replayed from their seeds.
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+//! PGD and its relatives: torchattacks, foolbox, RobustVLM.
 
 use std::{cell::RefCell, rc::Rc};
 
 use burn::tensor::{DType, Tensor};
 use clipguard_attack::{
-    Attacked, Batch, Loss, Norm, Pgd, Start, Target,
-    descent::{Descent, Keep, Objective, Rule, View},
+    Attacked, Batch, Keep, Loss, Norm, Pgd, Start, Target, Terms,
+    descent::{Bookkeeping, Descent, Objective, Rule, View},
     loss::Aim,
     pgd::Momentum,
     start::{ball_l1, ball_l2},
@@ -14,8 +13,7 @@ use clipguard_attack::{
 use clipguard_model::Encoder;
 use clipguard_model::victim::{Query, Victim};
 
-mod networks;
-use networks::{Cnn, Golden, SplitMix, ToyClip, Vit, distance, keys, like, models, numbers};
+use crate::networks::{Cnn, Golden, SplitMix, ToyClip, Vit, distance, keys, like, models, numbers};
 
 type Trace = Rc<RefCell<Vec<Tensor<4>>>>;
 
@@ -95,15 +93,21 @@ impl<'a> Replay<'a> {
             Box::new(Recorder { inner, trace: trace.clone() })
         };
         let descent = Descent {
-            norm: self.pgd.norm,
-            eps: self.pgd.eps,
+            terms: Terms {
+                norm: self.pgd.norm,
+                eps: self.pgd.eps,
+                keep: self.pgd.keep,
+                everyone: true,
+                target: self.pgd.target,
+            },
             steps: self.pgd.steps,
             restarts: 1,
+            scouting: 0,
+            towards: &[],
             draws: 1,
-            keep: self.pgd.keep,
+            bookkeeping: Bookkeeping::Mean,
             early_exit: false,
-            everyone: true,
-            target: self.pgd.target,
+            flag_zero_starts: false,
             objective: self.objective.unwrap_or(&usual),
             opening: &|_, _, _| start.clone(),
             rule: &rule,

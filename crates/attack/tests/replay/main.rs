@@ -1,0 +1,10 @@
+//! Whole runs of the recorded programs, replayed from their seeds.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod apgd;
+mod autoattack;
+mod fab;
+#[path = "../networks/mod.rs"]
+mod networks;
+mod pgd;
+mod square;
