@@ -15,11 +15,13 @@
 //!
 //! Not chosen: purifiers that call automatic differentiation inside (the framework has no second
 //! derivatives, and such a defence cannot be attacked exactly). Inner gradients are written out:
-//! that of the cosine has two terms.
+//! that of the cosine has two terms, that of a prior is
+//! [`Prior::slope`](clipguard_model::prior::Prior::slope).
 
 pub mod angles;
 pub mod catalogue;
 pub mod clipure_cos;
+pub mod clipure_diff;
 pub mod defended;
 
 use std::fmt;
@@ -29,6 +31,7 @@ use clipguard_data::spelling::{Spelling, SpellingError};
 
 pub use catalogue::{CATALOGUE, Material, parse};
 pub use clipure_cos::{ClipureCos, Mode, StepNorm};
+pub use clipure_diff::ClipureDiff;
 pub use defended::Defended;
 
 /// A map that takes the attack out of pictures or embeddings.
@@ -57,6 +60,12 @@ pub trait Purifier: Send + Sync {
 
     /// Name and all settings, as [`parse`] reads them.
     fn spelling(&self) -> Spelling;
+
+    /// Digest of the file it was read from, if any: the path in its spelling does not say what
+    /// was in it.
+    fn digest(&self) -> Option<&str> {
+        None
+    }
 }
 
 /// Why a purifier takes only small batches.
@@ -87,6 +96,14 @@ pub enum PurifyError {
         purifier: &'static str,
         /// What is missing.
         what: &'static str,
+    },
+    /// A prior that cannot be used.
+    #[error("{path}: {reason}")]
+    Prior {
+        /// Its file.
+        path: String,
+        /// What is wrong, and what would be right.
+        reason: String,
     },
     /// A batch larger than its limit.
     #[error("{purifier} got {rows} rows and takes {limit}")]
