@@ -6,7 +6,10 @@ use burn::tensor::Tensor;
 use clipguard_data::spelling::{Method, Parameters, Spelling, find};
 use clipguard_model::Clip;
 
-use crate::{ClipureCos, ClipureDiff, Purifier, PurifyError, clipure_cos, clipure_diff};
+use crate::{
+    ClipureCos, ClipureDiff, Csr, Denoise, Purifier, PurifyError, Ttc, clipure_cos, clipure_diff,
+    csr, denoise, ttc,
+};
 
 /// What purifiers need of the model they defend.
 #[derive(Clone, Debug, Default)]
@@ -43,6 +46,27 @@ pub const CATALOGUE: &[Method<Build>] = &[
         source: "Zhang et al., CLIPure, ICLR 2025",
         parameters: clipure_diff::Settings::list,
         build: |spelling, material| Ok(Box::new(ClipureDiff::from_spelling(spelling, material)?)),
+    },
+    Method {
+        name: "prior-denoise",
+        about: "replaces the embedding by what a diffusion prior restores from a noised one",
+        source: "after Zhang et al., CLIPure, ICLR 2025",
+        parameters: denoise::Settings::list,
+        build: |spelling, material| Ok(Box::new(Denoise::from_spelling(spelling, material)?)),
+    },
+    Method {
+        name: "ttc",
+        about: "pushes the picture away from its own embedding",
+        source: "Xing et al., Test-Time Counterattacks, CVPR 2025",
+        parameters: ttc::Settings::list,
+        build: |spelling, material| Ok(Box::new(Ttc::from_spelling(spelling, material)?)),
+    },
+    Method {
+        name: "csr",
+        about: "pushes the picture towards the embedding of its smoothed self",
+        source: "Nie et al., Contrastive Spectral Rectification, 2026",
+        parameters: csr::Settings::list,
+        build: |spelling, material| Ok(Box::new(Csr::from_spelling(spelling, material)?)),
     },
 ];
 
@@ -108,7 +132,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let prior = prior(folder.path());
         let device = Device::flex();
-        let material = Material { blank: Some(Tensor::ones([4], &device)), ..Material::default() };
+        let material = Material {
+            blank: Some(Tensor::ones([4], &device)),
+            clip: Some(Arc::new(crate::ttc::tests::tiny())),
+            ..Material::default()
+        };
         for method in CATALOGUE {
             // A prior is a file and has no default.
             let text = match (method.parameters)().iter().any(|p| p.key == "prior") {
@@ -123,6 +151,11 @@ mod tests {
         assert!(say("clipure", &material).contains("did you mean `clipure-cos`?"));
         assert!(say("clipure-cos:momentum=1", &material).contains("below 1"));
         assert!(say("clipure-cos", &Material::default()).contains("needs the embedding"));
+        for name in ["ttc", "csr"] {
+            assert!(say(name, &Material::default()).contains("needs the model"));
+        }
+        assert!(say("ttc:eps=0", &material).contains("above 0"));
+        assert!(say("csr:width=0", &material).contains("above 0"));
         let of = |blank| Material { blank: Some(blank), ..Material::default() };
         let zero = of(Tensor::zeros([4], &device));
         assert!(say("clipure-cos", &zero).contains("not zero"));

@@ -91,23 +91,7 @@ impl ClipureDiff {
         blank: Tensor<1>,
         encodings: Option<Tensor<2>>,
     ) -> Result<Self, PurifyError> {
-        let refuse = |reason: String| PurifyError::Prior { path: settings.prior.clone(), reason };
-        let (own, [width]) = (prior.layout(), blank.dims());
-        if own.dim != width {
-            return Err(refuse(format!(
-                "this prior is for embeddings of width {}, and those of the model have width \
-                 {width}: a prior of this model is needed (train one with the objective \
-                 `diffusion-prior`)",
-                own.dim
-            )));
-        }
-        if settings.last >= own.steps {
-            return Err(refuse(format!(
-                "its times end at {}, and times up to {} are asked for: lower `last`",
-                own.steps - 1,
-                settings.last
-            )));
-        }
+        check(&prior, &settings.prior, settings.last, &blank)?;
         let text = prior.text(
             blank.cast(prior.dtype()).unsqueeze(),
             encodings.map(|e| e.cast(prior.dtype()).unsqueeze()),
@@ -124,9 +108,7 @@ impl ClipureDiff {
         let what = "the embedding of the blank prompt";
         let blank = material.blank.clone();
         let blank = blank.ok_or(PurifyError::Material { purifier: NAME, what })?;
-        let path = settings.prior.clone();
-        let prior = Prior::open(Path::new(&path), &blank.device())
-            .map_err(|e| PurifyError::Prior { reason: without_path(e.to_string(), &path), path })?;
+        let prior = fitting(&settings.prior, settings.last, &blank)?;
         let encodings = match (&material.clip, prior.layout().text > 0 && settings.encodings) {
             (Some(clip), true) => {
                 let refuse = |e: ModelError| PurifyError::Prior {
@@ -137,7 +119,7 @@ impl ClipureDiff {
             }
             _ => None,
         };
-        Self::new(settings, Arc::new(prior), blank, encodings)
+        Self::new(settings, prior, blank, encodings)
     }
 
     /// The settings a spelling such as `clipure-diff:prior=prior.safetensors,draws=8` asks for.
@@ -278,6 +260,42 @@ impl ClipureDiff {
     }
 }
 
+/// The prior in the file `path`, for the model of the blank embedding and times up to `last`.
+///
+/// # Errors
+/// A file that cannot be read, or that holds a prior for another model.
+pub(crate) fn fitting(
+    path: &str,
+    last: usize,
+    blank: &Tensor<1>,
+) -> Result<Arc<Prior>, PurifyError> {
+    let prior = Prior::open(Path::new(path), &blank.device()).map_err(|e| PurifyError::Prior {
+        reason: without_path(e.to_string(), path),
+        path: path.to_owned(),
+    })?;
+    check(&prior, path, last, blank)?;
+    Ok(Arc::new(prior))
+}
+
+fn check(prior: &Prior, path: &str, last: usize, blank: &Tensor<1>) -> Result<(), PurifyError> {
+    let refuse = |reason: String| Err(PurifyError::Prior { path: path.to_owned(), reason });
+    let (own, [width]) = (prior.layout(), blank.dims());
+    if own.dim != width {
+        return refuse(format!(
+            "this prior is for embeddings of width {}, and those of the model have width {width}: \
+             a prior of this model is needed (train one with the objective `diffusion-prior`)",
+            own.dim
+        ));
+    }
+    if last >= own.steps {
+        return refuse(format!(
+            "its times end at {}, and times up to {last} are asked for: lower `last`",
+            own.steps - 1
+        ));
+    }
+    Ok(())
+}
+
 /// What the released code tells the prior of the blank prompt's tokens, `[tokens, dimensions]`: of
 /// every text the pooled embedding (not normalised) at all tokens up to its end, and 0 behind it,
 /// averaged over the texts. No prior was trained on such rows; this is what is published.
@@ -302,7 +320,7 @@ pub fn blank_encodings(clip: &Clip, texts: &[String]) -> Result<Tensor<2>, Model
 }
 
 /// Rows that stay: zero or not a number; `[batch, 1]`.
-fn still(embedding: &Tensor<2>) -> Tensor<2, Bool> {
+pub(crate) fn still(embedding: &Tensor<2>) -> Tensor<2, Bool> {
     let square = embedding.clone().detach().square().sum_dim(1);
     // Comparisons with NaN are false; an infinite length is no direction either.
     square.clone().greater_elem(0.0).bool_and(square.is_finite()).bool_not()

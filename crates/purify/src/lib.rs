@@ -16,13 +16,18 @@
 //! Not chosen: purifiers that call automatic differentiation inside (the framework has no second
 //! derivatives, and such a defence cannot be attacked exactly). Inner gradients are written out:
 //! that of the cosine has two terms, that of a prior is
-//! [`Prior::slope`](clipguard_model::prior::Prior::slope).
+//! [`Prior::slope`](clipguard_model::prior::Prior::slope). The exception are steps along
+//! the sign of a gradient (`ttc`, `csr`): their sum is a constant almost everywhere, and so passes
+//! exactly when it is treated as one.
 
 pub mod angles;
 pub mod catalogue;
 pub mod clipure_cos;
 pub mod clipure_diff;
+pub mod csr;
 pub mod defended;
+pub mod denoise;
+pub mod ttc;
 
 use std::fmt;
 
@@ -32,7 +37,10 @@ use clipguard_data::spelling::{Spelling, SpellingError};
 pub use catalogue::{CATALOGUE, Material, parse};
 pub use clipure_cos::{ClipureCos, Mode, StepNorm};
 pub use clipure_diff::ClipureDiff;
+pub use csr::Csr;
 pub use defended::Defended;
+pub use denoise::Denoise;
+pub use ttc::Ttc;
 
 /// A map that takes the attack out of pictures or embeddings.
 pub trait Purifier: Send + Sync {
