@@ -96,7 +96,11 @@ impl From<SpellingError> for Failure {
 
 impl From<PurifyError> for Failure {
     fn from(error: PurifyError) -> Self {
-        Self::Usage(error.to_string())
+        let text = error.to_string();
+        match error {
+            PurifyError::Prior { .. } => Self::Refused(text),
+            _ => Self::Usage(text),
+        }
     }
 }
 

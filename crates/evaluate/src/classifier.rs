@@ -59,9 +59,11 @@ impl Classifier {
             hash.update(text);
             hash.update("\n");
         });
+        let clip = Arc::new(clip);
+        let blank = Some(mean_text(&clip, &blanks)?);
         Ok(Self {
-            material: Material { blank: Some(mean_text(&clip, &blanks)?) },
-            clip: Arc::new(clip),
+            material: Material { blank, blanks, clip: Some(clip.clone()) },
+            clip,
             head,
             name: checkpoint.name.clone(),
             digest: checkpoint.digest.clone(),

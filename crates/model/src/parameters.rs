@@ -7,14 +7,16 @@ use crate::{
     Array, ModelError, Weights,
     config::{Architecture, Transformer, Vision},
 };
-use burn::tensor::{Device, Shape, Tensor, TensorData};
+use burn::tensor::{Shape, Tensor, TensorCreationOptions, TensorData};
 use clipguard_data::Stream;
 use std::{collections::BTreeMap, path::Path};
 
 /// How a parameter starts (section "Initialisation" of open_clip's and OpenAI's model files).
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Start {
+pub(crate) enum Start {
+    /// This value everywhere.
     Value(f32),
+    /// Normal with this standard deviation.
     Normal(f32),
     /// Uniform in `[-a, a]`.
     Uniform(f32),
@@ -27,7 +29,7 @@ pub struct Entry {
     pub name: String,
     /// Dimensions as in the checkpoint.
     pub shape: Vec<usize>,
-    start: Start,
+    pub(crate) start: Start,
 }
 
 impl Entry {
@@ -188,8 +190,13 @@ pub(crate) fn has_shortcut(stage: usize, block: usize, inputs: usize, planes: us
 
 /// Weights to start training from, every parameter from its own stream of `seed`.
 pub fn initial_weights(arch: &Architecture, seed: u64) -> Weights {
+    begin(entries(arch), seed)
+}
+
+/// The starting weights of any list of entries.
+pub(crate) fn begin(entries: Vec<Entry>, seed: u64) -> Weights {
     let start = |entry: Entry| {
-        let n = entry.shape.iter().product::<usize>().max(1);
+        let n = entry.shape.iter().product::<usize>();
         let mut stream = Stream::keyed(seed, "initial-weights", &entry.name);
         let data = match entry.start {
             Start::Value(v) => vec![v; n],
@@ -198,7 +205,7 @@ pub fn initial_weights(arch: &Architecture, seed: u64) -> Weights {
         };
         (entry.name, Array::new(entry.shape, data))
     };
-    entries(arch).into_iter().map(start).collect()
+    entries.into_iter().map(start).collect()
 }
 
 /// Number of parameters (buffers not counted), in all and of the picture tower.
@@ -318,7 +325,7 @@ pub fn conform(
     Ok((result, warnings))
 }
 
-fn first_ten<'a>(names: impl ExactSizeIterator<Item = &'a String>) -> String {
+pub(crate) fn first_ten<'a>(names: impl ExactSizeIterator<Item = &'a String>) -> String {
     let n = names.len();
     if n == 0 {
         return "none".to_owned();
@@ -338,18 +345,23 @@ pub struct Parameters {
 
 impl Parameters {
     /// Puts weights on a device as constants.
-    pub fn constant(weights: &Weights, device: &Device) -> Self {
-        Self::with(weights, device, |_| false)
+    pub fn constant(weights: &Weights, options: impl Into<TensorCreationOptions>) -> Self {
+        Self::with(weights, options, |_| false)
     }
 
-    /// Puts weights on a device; those for which `trained` holds become leaves that gradients can
-    /// be asked for (the device must be an autodiff device).
-    pub fn with(weights: &Weights, device: &Device, trained: impl Fn(&str) -> bool) -> Self {
+    /// Puts weights on a device, in a precision of choice; those for which `trained` holds become
+    /// leaves that gradients can be asked for (the device must be an autodiff device).
+    pub fn with(
+        weights: &Weights,
+        options: impl Into<TensorCreationOptions>,
+        trained: impl Fn(&str) -> bool,
+    ) -> Self {
+        let options = options.into();
         let flat = weights
             .iter()
             .map(|(name, array)| {
                 let data = TensorData::new(array.data.clone(), [array.data.len()]);
-                let mut tensor = Tensor::<1>::from_data(data, device);
+                let mut tensor = Tensor::<1>::from_data(data, options.clone());
                 if trained(name) {
                     tensor = tensor.require_grad();
                 }
@@ -371,6 +383,11 @@ impl Parameters {
             return Ok(flat.clone().reshape(Shape::from([n; D])));
         }
         Ok(flat.clone().reshape(Shape::from(shape.clone())))
+    }
+
+    /// Whether there is a parameter `name`.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.flat.contains_key(name)
     }
 
     /// All leaves by name, flat.

@@ -1,34 +1,74 @@
 //! The list of purifiers, and the way from a text to a purifier.
 
+use std::sync::Arc;
+
 use burn::tensor::Tensor;
 use clipguard_data::spelling::{Method, Parameters, Spelling, find};
+use clipguard_model::Clip;
 
-use crate::{ClipureCos, Purifier, PurifyError, clipure_cos::Settings};
+use crate::{
+    ClipureCos, ClipureDiff, Csr, Denoise, Purifier, PurifyError, Ttc, clipure_cos, clipure_diff,
+    csr, denoise, ttc,
+};
 
 /// What purifiers need of the model they defend.
 #[derive(Clone, Debug, Default)]
 pub struct Material {
     /// Embedding of the blank prompt `[dimensions]`, of any length.
     pub blank: Option<Tensor<1>>,
+    /// The texts it is the mean of.
+    pub blanks: Vec<String>,
+    /// The model.
+    pub clip: Option<Arc<Clip>>,
 }
 
 /// Makes a purifier from its spelling.
 pub type Build = fn(&Spelling, &Material) -> Result<Box<dyn Purifier>, PurifyError>;
 
 /// Every purifier, by name.
-pub const CATALOGUE: &[Method<Build>] = &[Method {
-    name: "clipure-cos",
-    about: "turns the embedding towards that of a blank prompt",
-    source: "Zhang et al., CLIPure, ICLR 2025",
-    parameters: Settings::list,
-    build: |spelling, material| {
-        let settings = ClipureCos::settings(spelling)?;
-        let what = "the embedding of the blank prompt";
-        let blank = material.blank.clone();
-        let blank = blank.ok_or(PurifyError::Material { purifier: "clipure-cos", what })?;
-        Ok(Box::new(ClipureCos::new(settings, blank)?))
+pub const CATALOGUE: &[Method<Build>] = &[
+    Method {
+        name: "clipure-cos",
+        about: "turns the embedding towards that of a blank prompt",
+        source: "Zhang et al., CLIPure, ICLR 2025",
+        parameters: clipure_cos::Settings::list,
+        build: |spelling, material| {
+            let settings = ClipureCos::settings(spelling)?;
+            let what = "the embedding of the blank prompt";
+            let blank = material.blank.clone();
+            let blank = blank.ok_or(PurifyError::Material { purifier: "clipure-cos", what })?;
+            Ok(Box::new(ClipureCos::new(settings, blank)?))
+        },
     },
-}];
+    Method {
+        name: "clipure-diff",
+        about: "moves the embedding uphill in the likelihood of a diffusion prior",
+        source: "Zhang et al., CLIPure, ICLR 2025",
+        parameters: clipure_diff::Settings::list,
+        build: |spelling, material| Ok(Box::new(ClipureDiff::from_spelling(spelling, material)?)),
+    },
+    Method {
+        name: "prior-denoise",
+        about: "replaces the embedding by what a diffusion prior restores from a noised one",
+        source: "after Zhang et al., CLIPure, ICLR 2025",
+        parameters: denoise::Settings::list,
+        build: |spelling, material| Ok(Box::new(Denoise::from_spelling(spelling, material)?)),
+    },
+    Method {
+        name: "ttc",
+        about: "pushes the picture away from its own embedding",
+        source: "Xing et al., Test-Time Counterattacks, CVPR 2025",
+        parameters: ttc::Settings::list,
+        build: |spelling, material| Ok(Box::new(Ttc::from_spelling(spelling, material)?)),
+    },
+    Method {
+        name: "csr",
+        about: "pushes the picture towards the embedding of its smoothed self",
+        source: "Nie et al., Contrastive Spectral Rectification, 2026",
+        parameters: csr::Settings::list,
+        build: |spelling, material| Ok(Box::new(Csr::from_spelling(spelling, material)?)),
+    },
+];
 
 /// The purifier that `text` spells, such as `clipure-cos:steps=9`.
 ///
@@ -56,18 +96,54 @@ impl Purifier for Box<dyn Purifier> {
     fn spelling(&self) -> Spelling {
         (**self).spelling()
     }
+
+    fn digest(&self) -> Option<&str> {
+        (**self).digest()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use burn::tensor::Device;
+    use clipguard_model::{Precision, prior::Layout, weights::to_safetensors};
+    use std::path::Path;
+
+    /// An untrained prior for embeddings of width 4.
+    fn prior(folder: &Path) -> String {
+        let layout = Layout {
+            dim: 4,
+            depth: 1,
+            heads: 1,
+            head_width: 4,
+            inner: 8,
+            text: 0,
+            steps: 1000,
+            normformer: true,
+        };
+        let path = folder.join("prior.safetensors");
+        let bytes = to_safetensors(&layout.initial_weights(0), Precision::F32, None).unwrap();
+        std::fs::write(&path, bytes).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
 
     #[test]
     fn every_purifier_is_made_from_its_name_and_read_back() {
-        let material = Material { blank: Some(Tensor::ones([4], &Device::flex())) };
+        let folder = tempfile::tempdir().unwrap();
+        let prior = prior(folder.path());
+        let device = Device::flex();
+        let material = Material {
+            blank: Some(Tensor::ones([4], &device)),
+            clip: Some(Arc::new(crate::ttc::tests::tiny())),
+            ..Material::default()
+        };
         for method in CATALOGUE {
-            let spelled = parse(method.name, &material).unwrap().spelling().to_string();
+            // A prior is a file and has no default.
+            let text = match (method.parameters)().iter().any(|p| p.key == "prior") {
+                true => format!("{}:prior={prior}", method.name),
+                false => method.name.to_owned(),
+            };
+            let spelled = parse(&text, &material).unwrap().spelling().to_string();
             assert_eq!(parse(&spelled, &material).unwrap().spelling().to_string(), spelled);
         }
         let say =
@@ -75,7 +151,23 @@ mod tests {
         assert!(say("clipure", &material).contains("did you mean `clipure-cos`?"));
         assert!(say("clipure-cos:momentum=1", &material).contains("below 1"));
         assert!(say("clipure-cos", &Material::default()).contains("needs the embedding"));
-        let zero = Material { blank: Some(Tensor::zeros([4], &Device::flex())) };
+        for name in ["ttc", "csr"] {
+            assert!(say(name, &Material::default()).contains("needs the model"));
+        }
+        assert!(say("ttc:eps=0", &material).contains("above 0"));
+        assert!(say("csr:width=0", &material).contains("above 0"));
+        let of = |blank| Material { blank: Some(blank), ..Material::default() };
+        let zero = of(Tensor::zeros([4], &device));
         assert!(say("clipure-cos", &zero).contains("not zero"));
+
+        let diff = |settings: &str| format!("clipure-diff:prior={prior}{settings}");
+        assert!(say("clipure-diff", &material).contains("the path of a prior's file"));
+        assert!(say("clipure-diff:prior=/nowhere/p", &material).contains("/nowhere/p: "));
+        assert!(say(&diff(""), &Material::default()).contains("needs the embedding"));
+        assert!(say(&diff(",first=950,last=940"), &material).contains("not beyond `last`"));
+        assert!(say(&diff(",last=1000"), &material).contains("lower `last`"));
+        assert!(say(&diff(",draws=0"), &material).contains("at least one"));
+        let wide = say(&diff(""), &of(Tensor::ones([6], &device)));
+        assert!(wide.contains("of width 4") && wide.contains("width 6"), "{wide}");
     }
 }

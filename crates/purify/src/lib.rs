@@ -15,12 +15,19 @@
 //!
 //! Not chosen: purifiers that call automatic differentiation inside (the framework has no second
 //! derivatives, and such a defence cannot be attacked exactly). Inner gradients are written out:
-//! that of the cosine has two terms.
+//! that of the cosine has two terms, that of a prior is
+//! [`Prior::slope`](clipguard_model::prior::Prior::slope). The exception are steps along
+//! the sign of a gradient (`ttc`, `csr`): their sum is a constant almost everywhere, and so passes
+//! exactly when it is treated as one.
 
 pub mod angles;
 pub mod catalogue;
 pub mod clipure_cos;
+pub mod clipure_diff;
+pub mod csr;
 pub mod defended;
+pub mod denoise;
+pub mod ttc;
 
 use std::fmt;
 
@@ -29,7 +36,11 @@ use clipguard_data::spelling::{Spelling, SpellingError};
 
 pub use catalogue::{CATALOGUE, Material, parse};
 pub use clipure_cos::{ClipureCos, Mode, StepNorm};
+pub use clipure_diff::ClipureDiff;
+pub use csr::Csr;
 pub use defended::Defended;
+pub use denoise::Denoise;
+pub use ttc::Ttc;
 
 /// A map that takes the attack out of pictures or embeddings.
 pub trait Purifier: Send + Sync {
@@ -57,6 +68,12 @@ pub trait Purifier: Send + Sync {
 
     /// Name and all settings, as [`parse`] reads them.
     fn spelling(&self) -> Spelling;
+
+    /// Digest of the file it was read from, if any: the path in its spelling does not say what
+    /// was in it.
+    fn digest(&self) -> Option<&str> {
+        None
+    }
 }
 
 /// Why a purifier takes only small batches.
@@ -87,6 +104,14 @@ pub enum PurifyError {
         purifier: &'static str,
         /// What is missing.
         what: &'static str,
+    },
+    /// A prior that cannot be used.
+    #[error("{path}: {reason}")]
+    Prior {
+        /// Its file.
+        path: String,
+        /// What is wrong, and what would be right.
+        reason: String,
     },
     /// A batch larger than its limit.
     #[error("{purifier} got {rows} rows and takes {limit}")]

@@ -17,8 +17,10 @@ const MAX_GATHERED: usize = 2 << 30;
 pub struct Batch {
     /// Pictures, `3 * side * side` bytes each.
     pub pictures: Vec<Vec<u8>>,
-    /// Rows of token ids, all of the context's length.
+    /// Rows of token ids, all of the context's length; empty rows where the objective needs none.
     pub tokens: Vec<Vec<u32>>,
+    /// Class of each sample; empty unless the objective needs labels.
+    pub labels: Vec<usize>,
     /// Keys of the samples.
     pub keys: Vec<String>,
     /// Samples that could not be had, by key and reason; they are missing from the batch.
@@ -33,6 +35,17 @@ impl Batch {
     }
 }
 
+/// What a sample must have beside its picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needs {
+    /// A caption, or a class that the template turns into one.
+    Caption,
+    /// A class.
+    Label,
+    /// Nothing.
+    Picture,
+}
+
 /// How a sample becomes a pair.
 #[derive(Clone)]
 pub(crate) struct Preparation {
@@ -40,12 +53,14 @@ pub(crate) struct Preparation {
     pub(crate) context: usize,
     pub(crate) jitter: Jitter,
     pub(crate) template: Template,
+    pub(crate) needs: Needs,
     pub(crate) seed: u64,
 }
 
 struct Pair {
     picture: Vec<u8>,
     tokens: Vec<u32>,
+    label: Option<usize>,
     key: String,
 }
 
@@ -88,6 +103,7 @@ impl Iterator for Batches {
                 Ok(Ok(pair)) => {
                     batch.pictures.push(pair.picture);
                     batch.tokens.push(pair.tokens);
+                    batch.labels.extend(pair.label);
                     batch.keys.push(pair.key);
                 }
                 Ok(Err(skipped)) => batch.skipped.push(skipped),
@@ -104,9 +120,16 @@ fn prepare(raw: RawSample, p: &Preparation, classes: Option<&[String]>) -> Resul
     let mut picture: Picture = p.resize.picture(&sample.picture);
     p.jitter.apply(&mut picture, &mut Stream::counted(p.seed, "jitter", position));
     let named = || Some(p.template.fill(classes?.get(label?)?));
-    let caption = sample.caption.or_else(named).ok_or("no caption and no label")?;
-    let tokens = Tokenizer::clip().row(&caption, p.context);
-    Ok(Pair { picture: picture.rgb, tokens, key: sample.key })
+    let (mut tokens, mut class) = (Vec::new(), None);
+    match p.needs {
+        Needs::Caption => {
+            let caption = sample.caption.or_else(named).ok_or("no caption and no label")?;
+            tokens = Tokenizer::clip().row(&caption, p.context);
+        }
+        Needs::Label => class = Some(label.ok_or("no class label")?),
+        Needs::Picture => {}
+    }
+    Ok(Pair { picture: picture.rgb, tokens, label: class, key: sample.key })
 }
 
 /// Samples that can be had in any order.

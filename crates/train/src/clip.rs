@@ -14,14 +14,17 @@ impl ClipObjective {
         name: "clip",
         summary: "symmetric contrastive loss over the pairs of a batch",
         source: "Radford et al. 2021, Learning Transferable Visual Models",
+        complete: |_| {},
+        build: |_| Ok(Box::new(Self)),
     };
 }
 
 impl Objective for ClipObjective {
     fn loss(&self, step: &Step<'_>) -> Result<Tensor<1>, ModelError> {
-        let pixels = step.batch.pixels(step.clip);
-        let x = normalise(step.clip.encode_image_in(pixels, step.pass));
-        let y = normalise(step.clip.encode_text(&step.batch.tokens)?);
-        Ok(clip_loss(x, y, step.clip.logit_scale().exp()))
+        let clip = step.clip()?;
+        let pixels = step.batch.pixels(&clip);
+        let x = normalise(clip.encode_image_in(pixels, step.pass));
+        let y = normalise(clip.encode_text(&step.batch.tokens)?);
+        Ok(clip_loss(x, y, clip.logit_scale().exp()))
     }
 }

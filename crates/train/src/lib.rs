@@ -13,26 +13,35 @@
 //! Not chosen: the framework's optimisers and records (their state is keyed by random parameter
 //! identifiers and is dropped without a word when they do not match).
 
+mod adversarial;
 mod augment;
 mod batches;
 mod clip;
+mod diffusion_prior;
 mod error;
+mod fare;
 mod objective;
 mod optimiser;
 mod recipe;
 mod run;
+mod start;
 mod state;
+mod tecoa;
 
 #[cfg(test)]
 #[path = "../../../tests/golden/reader.rs"]
 mod reader;
 
 pub use augment::Jitter;
-pub use batches::{Batch, Batches};
+pub use batches::{Batch, Batches, Needs};
 pub use clip::ClipObjective;
+pub use diffusion_prior::{DiffusionPrior, PRIOR};
 pub use error::TrainError;
-pub use objective::{Objective, ObjectiveInfo, Step, objective, objectives};
+pub use fare::Fare;
+pub use objective::{Beginning, Objective, ObjectiveInfo, Step, objective, objectives};
 pub use optimiser::{AdamW, decays, learning_rate};
-pub use recipe::Recipe;
+pub use recipe::{Adversarial, PriorRecipe, Recipe};
 pub use run::{Outcome, Run, Watch};
+pub use start::Start;
 pub use state::State;
+pub use tecoa::Tecoa;

@@ -1,13 +1,25 @@
 //! What is minimised.
 
-use crate::{Batch, ClipObjective};
-use burn::tensor::Tensor;
-use clipguard_model::{Clip, ModelError, Pass};
+use crate::{
+    Batch, ClipObjective, DiffusionPrior, Fare, Needs, Recipe, Start, Tecoa, TrainError, decays,
+};
+use burn::tensor::{Device, Tensor};
+use clipguard_model::{
+    Architecture, Checkpoint, Clip, ModelError, Parameters, Pass, Precision, Preprocess, Weights,
+    parameters::is_buffer,
+};
+use std::path::Path;
 
 /// The model and the batch of one step.
 pub struct Step<'a> {
-    /// Built from this step's weights; trained parameters are leaves.
-    pub clip: &'a Clip,
+    /// This step's weights as tensors; trained parameters are leaves.
+    pub parameters: &'a Parameters,
+    /// The same weights as arrays.
+    pub weights: &'a Weights,
+    /// The architecture of the CLIP model the run starts from.
+    pub architecture: &'a Architecture,
+    /// How pictures are prepared for it.
+    pub preprocess: &'a Preprocess,
     /// BatchNorm mode.
     pub pass: Pass<'a>,
     /// The pairs.
@@ -18,14 +30,78 @@ pub struct Step<'a> {
     pub seed: u64,
 }
 
-/// A training objective: a loss on a batch.
+impl Step<'_> {
+    /// The CLIP model of the parameters, for objectives that train one.
+    pub fn clip(&self) -> Result<Clip, ModelError> {
+        let device = Device::flex().autodiff();
+        Clip::from_parameters(self.architecture, self.preprocess, self.parameters, &device)
+    }
+
+    /// The same model as a constant, for an attack on it.
+    pub fn constant_clip(&self) -> Result<Clip, ModelError> {
+        Clip::new(self.architecture, self.preprocess, self.weights, &Device::flex())
+    }
+}
+
+/// A training objective: a loss on a batch, and which weights it trains.
 pub trait Objective: Send + Sync {
     /// The loss `[1]`, differentiable with respect to the trained parameters.
     fn loss(&self, step: &Step<'_>) -> Result<Tensor<1>, ModelError>;
+
+    /// The weights of the run before its first step, from those of the CLIP model it starts from:
+    /// these, or those of another model that is trained for it.
+    fn weights(&self, clip: Weights) -> Weights {
+        clip
+    }
+
+    /// Whether the parameter `name` is trained; all others keep their bits.
+    fn trains(&self, name: &str) -> bool {
+        !is_buffer(name)
+    }
+
+    /// Whether a parameter decays.
+    fn decays(&self, name: &str, shape: &[usize]) -> bool {
+        decays(name, shape)
+    }
+
+    /// What a sample must have; others are skipped.
+    fn needs(&self) -> Needs {
+        Needs::Caption
+    }
+
+    /// Digest of a model that the objective holds beside the trained weights. It is no part of the
+    /// state, and a state is only continued beside the same one.
+    fn keeps(&self) -> Option<&str> {
+        None
+    }
+
+    /// Writes the finished model, whose weights are the trained ones, to a folder.
+    fn save(&self, model: &Checkpoint, folder: &Path) -> Result<(), ModelError> {
+        model.save(folder, Precision::F32)
+    }
+}
+
+/// What an objective is built of.
+pub struct Beginning<'a> {
+    /// The recipe.
+    pub recipe: &'a Recipe,
+    /// Its file, for messages.
+    pub path: &'a Path,
+    /// Class names of the data, where it has any.
+    pub classes: Option<&'a [String]>,
+    /// The model the run starts from; asked for only by objectives that keep it.
+    pub start: &'a dyn Fn() -> Result<Start, TrainError>,
+}
+
+impl Beginning<'_> {
+    /// A refusal of the recipe.
+    pub fn refuse(&self, reason: impl Into<String>) -> TrainError {
+        TrainError::Recipe { path: self.path.to_owned(), reason: reason.into() }
+    }
 }
 
 /// An entry of the catalogue.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct ObjectiveInfo {
     /// Name on the command line.
     pub name: &'static str,
@@ -33,17 +109,18 @@ pub struct ObjectiveInfo {
     pub summary: &'static str,
     /// Paper.
     pub source: &'static str,
+    /// Writes the recipe's section for it out, where there is one and it is left out.
+    pub complete: fn(&mut Recipe),
+    /// Makes the objective.
+    pub build: fn(&Beginning<'_>) -> Result<Box<dyn Objective>, TrainError>,
 }
 
 /// All objectives.
 pub fn objectives() -> &'static [ObjectiveInfo] {
-    &[ClipObjective::INFO]
+    &[ClipObjective::INFO, DiffusionPrior::INFO, Tecoa::INFO, Fare::INFO]
 }
 
 /// The objective `name`.
-pub fn objective(name: &str) -> Option<Box<dyn Objective>> {
-    match name {
-        "clip" => Some(Box::new(ClipObjective)),
-        _ => None,
-    }
+pub fn objective(name: &str) -> Option<&'static ObjectiveInfo> {
+    objectives().iter().find(|info| info.name == name)
 }

@@ -1,6 +1,6 @@
 //! AdamW, its no-decay rule, and the schedule.
 
-use clipguard_model::{Weights, parameters::is_buffer};
+use clipguard_model::Weights;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 
@@ -54,7 +54,9 @@ pub(crate) fn global_norm(gradients: &Gradients) -> f64 {
 
 impl AdamW {
     /// Updates `weights` and both moments in place; `step` counts from 1; gradients are multiplied
-    /// by `factor` first (clipping). Parameters without a gradient see a gradient of zero.
+    /// by `factor` first (clipping). Parameters without a gradient see a gradient of zero, those
+    /// without moments are left alone.
+    #[allow(clippy::too_many_arguments, reason = "what a step of AdamW takes")]
     pub(crate) fn update(
         &self,
         weights: &mut Weights,
@@ -63,6 +65,7 @@ impl AdamW {
         lr: f64,
         step: u64,
         factor: f64,
+        decays: &dyn Fn(&str, &[usize]) -> bool,
     ) {
         let bias1 = 1.0 - self.beta1.powf(step as f64);
         let bias2 = (1.0 - self.beta2.powf(step as f64)).sqrt();
@@ -71,9 +74,6 @@ impl AdamW {
         let (rate, root) = ((lr / bias1) as f32, (1.0 / bias2) as f32);
         let (epsilon, factor) = (self.epsilon as f32, factor as f32);
         for (name, array) in weights.iter_mut() {
-            if is_buffer(name) {
-                continue;
-            }
             let decay = if decays(name, &array.shape) { lr * self.weight_decay } else { 0.0 };
             let keep = (1.0 - decay) as f32;
             let (Some(m), Some(v)) = (moments.0.get_mut(name), moments.1.get_mut(name)) else {

@@ -1,19 +1,17 @@
 //! The loop.
 
 use crate::{
-    AdamW, Batch, Batches, Objective, Recipe, State, Step, TrainError,
+    AdamW, Batch, Batches, Beginning, Objective, Recipe, Start, State, Step, TrainError,
     batches::Preparation,
     learning_rate, objective,
     optimiser::{Gradients, global_norm},
+    start::read_model,
 };
 use burn::tensor::Device;
 use clipguard_data::{DataError, Source};
 use clipguard_model::{
-    Architecture, BatchStatistics, Checkpoint, Clip, ModelError, Parameters, Pass, Precision,
-    Preprocess, Template,
-    checkpoint::hex,
-    parameters::{initial_weights, is_buffer},
-    weights::write_atomically,
+    Architecture, BatchStatistics, Checkpoint, Parameters, Pass, Preprocess, Template,
+    checkpoint::hex, weights::write_atomically,
 };
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -74,9 +72,7 @@ impl Run {
                 reason: "holds a run already; use `--resume` or another folder".to_owned(),
             });
         }
-        let (architecture, preprocess, weights) = starting_point(&recipe)?;
-        let run =
-            Self::assemble(recipe, source, folder, architecture, preprocess, State::new(weights))?;
+        let run = Self::begin(recipe, source, folder)?;
         fs::create_dir_all(folder).map_err(at)?;
         let config = json!({
             "model_cfg": run.architecture.source,
@@ -99,36 +95,49 @@ impl Run {
         let source = open(&recipe.data)?;
         if !folder.join(crate::state::FILE).exists() {
             // Stopped before its first save: the beginning is in the recipe.
-            let (architecture, preprocess, weights) = starting_point(&recipe)?;
-            let state = State::new(weights);
-            return Self::assemble(recipe, source, folder, architecture, preprocess, state);
+            return Self::begin(recipe, source, folder);
         }
-        let state = State::load(folder, &digest(&recipe))?;
+        let objective = built(&recipe, &source, folder, &|| Start::of(&recipe))?;
+        let digest = digest(&recipe, objective.as_ref());
+        let state = State::load(folder, &digest, |name| objective.trains(name))?;
         let (architecture, preprocess) = read_model(&folder.join("model.json"))?;
-        Self::assemble(recipe, source, folder, architecture, preprocess, state)
-    }
-
-    fn assemble(
-        recipe: Recipe,
-        source: Arc<dyn Source>,
-        folder: &Path,
-        architecture: Architecture,
-        preprocess: Preprocess,
-        state: State,
-    ) -> Result<Self, TrainError> {
-        let refuse = |reason: String| TrainError::Recipe { path: folder.join("plan.toml"), reason };
-        recipe.check().map_err(refuse)?;
-        let objective = objective(&recipe.objective)
-            .ok_or_else(|| refuse(format!("objective `{}` is unknown", recipe.objective)))?;
+        let folder = folder.to_owned();
+        let threads = 0;
         Ok(Self {
-            folder: folder.to_owned(),
-            digest: digest(&recipe),
+            folder,
             recipe,
+            digest,
             architecture,
             preprocess,
             source,
             objective,
             state,
+            threads,
+        })
+    }
+
+    /// The run before its first step.
+    fn begin(
+        mut recipe: Recipe,
+        source: Arc<dyn Source>,
+        folder: &Path,
+    ) -> Result<Self, TrainError> {
+        if let Some(info) = objective(&recipe.objective) {
+            (info.complete)(&mut recipe);
+        }
+        let start = Start::of(&recipe)?;
+        let objective = built(&recipe, &source, folder, &|| Ok(start.clone()))?;
+        let Start { architecture, preprocess, weights, .. } = start;
+        let weights = objective.weights(weights);
+        Ok(Self {
+            folder: folder.to_owned(),
+            digest: digest(&recipe, objective.as_ref()),
+            state: State::new(weights, |name| objective.trains(name), recipe.ema > 0.0),
+            recipe,
+            architecture,
+            preprocess,
+            source,
+            objective,
             threads: 0,
         })
     }
@@ -149,13 +158,16 @@ impl Run {
         &self.recipe
     }
 
-    /// The model as it is now.
+    /// The model as it is now, with the averaged weights where the recipe averages them. Its
+    /// weights are those the objective trains, which need not be CLIP's.
     pub fn checkpoint(&self) -> Checkpoint {
+        let mut weights = self.state.weights.clone();
+        weights.extend(self.state.average.iter().map(|(n, a)| (n.clone(), a.clone())));
         Checkpoint {
             name: self.folder.display().to_string(),
             architecture: self.architecture.clone(),
             preprocess: self.preprocess.clone(),
-            weights: self.state.weights.clone(),
+            weights,
             digest: String::new(),
             warnings: Vec::new(),
         }
@@ -197,17 +209,7 @@ impl Run {
             }
             let step = self.state.step;
             if step.is_multiple_of(self.recipe.log_every) || step == self.recipe.steps {
-                lines.push(
-                    json!({
-                        "step": step,
-                        "loss": done.loss,
-                        "lr": done.lr,
-                        "logit_scale": done.scale,
-                        "gradient_norm": done.norm,
-                        "skipped": self.state.skipped,
-                    })
-                    .to_string(),
-                );
+                lines.push(done.line(step, self.state.skipped));
             }
             watch.step(step, self.recipe.steps, done.loss);
             if step.is_multiple_of(self.recipe.save_every) && step < self.recipe.steps {
@@ -216,7 +218,7 @@ impl Run {
             }
         }
         self.save(&metrics, &lines)?;
-        self.checkpoint().save(&self.folder.join("checkpoint"), Precision::F32)?;
+        self.objective.save(&self.checkpoint(), &self.folder.join("checkpoint"))?;
         Ok(Outcome::Finished)
     }
 
@@ -229,6 +231,7 @@ impl Run {
                 path: self.folder.join("plan.toml"),
                 reason: format!("template: {e}"),
             })?,
+            needs: self.objective.needs(),
             seed: self.recipe.seed,
         })
     }
@@ -237,12 +240,14 @@ impl Run {
         let lr =
             learning_rate(self.recipe.lr, self.state.step, self.recipe.warmup, self.recipe.steps);
         let device = Device::flex().autodiff();
-        let parameters = Parameters::with(&self.state.weights, &device, |name| !is_buffer(name));
-        let clip =
-            Clip::from_parameters(&self.architecture, &self.preprocess, &parameters, &device)?;
+        let parameters =
+            Parameters::with(&self.state.weights, &device, |name| self.objective.trains(name));
         let seen = RefCell::new(BatchStatistics::new());
         let loss = self.objective.loss(&Step {
-            clip: &clip,
+            parameters: &parameters,
+            weights: &self.state.weights,
+            architecture: &self.architecture,
+            preprocess: &self.preprocess,
             pass: Pass::Train(&seen),
             batch,
             step: self.state.step,
@@ -257,7 +262,7 @@ impl Run {
                 Some((name.to_owned(), gradient.into_data().try_to_vec::<f32>().ok()?))
             })
             .collect();
-        drop((clip, parameters));
+        drop(parameters);
         let norm = global_norm(&gradients);
         let limit = self.recipe.clip_norm;
         let factor = if limit > 0.0 && norm > limit { limit / (norm + 1e-6) } else { 1.0 };
@@ -270,7 +275,9 @@ impl Run {
         let state = &mut self.state;
         state.step += 1;
         let moments = (&mut state.first, &mut state.second);
-        optimiser.update(&mut state.weights, moments, &gradients, lr, state.step, factor);
+        let decays = |name: &str, shape: &[usize]| self.objective.decays(name, shape);
+        optimiser.update(&mut state.weights, moments, &gradients, lr, state.step, factor, &decays);
+        state.keep_average(self.recipe.ema);
         self.keep_statistics(seen.into_inner());
         let scale = self.clamp_scale();
         Ok(Done { loss: value, lr, scale, norm })
@@ -298,14 +305,13 @@ impl Run {
         }
     }
 
-    fn clamp_scale(&mut self) -> f32 {
-        match self.state.weights.get_mut("logit_scale").and_then(|a| a.data.first_mut()) {
-            Some(scale) => {
-                *scale = scale.clamp(0.0, MAX_LOGIT_SCALE);
-                *scale
-            }
-            None => 0.0,
+    /// The logit scale, kept in its range where it is trained; `None` when there is none.
+    fn clamp_scale(&mut self) -> Option<f32> {
+        let scale = self.state.weights.get_mut("logit_scale")?.data.first_mut()?;
+        if self.objective.trains("logit_scale") {
+            *scale = scale.clamp(0.0, MAX_LOGIT_SCALE);
         }
+        Some(*scale)
     }
 
     /// Metrics first, state second: whoever is killed in between resumes from the older state,
@@ -324,7 +330,7 @@ impl Run {
         TrainError::Data(DataError::Spelling {
             spelling: self.source.name().to_owned(),
             reason: format!(
-                "{} of the {} pairs of step {} cannot be used{example}; a contrastive loss needs at least 2",
+                "{} of the {} pairs of step {} cannot be used{example}; a step needs at least 2",
                 batch.skipped.len(),
                 self.recipe.batch,
                 self.state.step,
@@ -336,12 +342,44 @@ impl Run {
 struct Done {
     loss: f32,
     lr: f64,
-    scale: f32,
+    /// Of a CLIP model.
+    scale: Option<f32>,
     norm: f64,
 }
 
-fn digest(recipe: &Recipe) -> String {
-    hex(&Sha256::digest(recipe.to_toml()))
+impl Done {
+    /// A line of `metrics.jsonl`.
+    fn line(&self, step: u64, skipped: u64) -> String {
+        let mut line = json!({ "step": step, "loss": self.loss, "lr": self.lr });
+        if let Some(scale) = self.scale {
+            line["logit_scale"] = scale.into();
+        }
+        line["gradient_norm"] = self.norm.into();
+        line["skipped"] = skipped.into();
+        line.to_string()
+    }
+}
+
+/// Of the recipe, and of the model that the objective keeps beside the trained one.
+fn digest(recipe: &Recipe, objective: &dyn Objective) -> String {
+    let kept = objective.keeps().unwrap_or_default();
+    hex(&Sha256::digest(recipe.to_toml() + kept))
+}
+
+/// The recipe's objective; `start` gives the model that the run starts from.
+fn built(
+    recipe: &Recipe,
+    source: &Arc<dyn Source>,
+    folder: &Path,
+    start: &dyn Fn() -> Result<Start, TrainError>,
+) -> Result<Box<dyn Objective>, TrainError> {
+    let path = folder.join("plan.toml");
+    let refuse = |reason: String| TrainError::Recipe { path: path.clone(), reason };
+    recipe.check().map_err(refuse)?;
+    let info = objective(&recipe.objective)
+        .ok_or_else(|| refuse(format!("objective `{}` is unknown", recipe.objective)))?;
+    let path = &path;
+    (info.build)(&Beginning { recipe, path, classes: source.classes(), start })
 }
 
 /// Lines of a metrics file up to and including `step`.
@@ -354,45 +392,6 @@ fn kept_lines(path: &Path, step: u64) -> Vec<String> {
         })
         .map(str::to_owned)
         .collect()
-}
-
-/// The architecture, preprocessing and weights a recipe starts from.
-fn starting_point(
-    recipe: &Recipe,
-) -> Result<(Architecture, Preprocess, clipguard_model::Weights), TrainError> {
-    let name = &recipe.model;
-    if name.ends_with(".json") {
-        let (architecture, preprocess) = read_model(Path::new(name))?;
-        let weights = initial_weights(&architecture, recipe.seed);
-        return Ok((architecture, preprocess, weights));
-    }
-    let known = clipguard_model::config::architecture_names();
-    let base = name.strip_suffix("-quickgelu").unwrap_or(name);
-    if known.iter().any(|n| n == base) {
-        let architecture = Architecture::named(name)?;
-        let preprocess = Preprocess::openai(architecture.vision.image_size());
-        let weights = initial_weights(&architecture, recipe.seed);
-        return Ok((architecture, preprocess, weights));
-    }
-    let checkpoint = Checkpoint::open(name)?;
-    Ok((checkpoint.architecture, checkpoint.preprocess, checkpoint.weights))
-}
-
-/// Reads an open_clip configuration, with or without the outer `model_cfg`.
-fn read_model(path: &Path) -> Result<(Architecture, Preprocess), TrainError> {
-    let text = fs::read_to_string(path)
-        .map_err(|source| TrainError::Io { path: path.to_owned(), source })?;
-    let refuse = |reason: String| ModelError::Config { path: path.to_owned(), reason };
-    let value: serde_json::Value =
-        serde_json::from_str(&text).map_err(|e| refuse(format!("not valid JSON: {e}")))?;
-    let config = value.get("model_cfg").unwrap_or(&value);
-    let architecture = Architecture::from_json(config, path)?;
-    let size = architecture.vision.image_size();
-    let preprocess = match value.get("preprocess_cfg") {
-        Some(config) => Preprocess::from_json(config, size).map_err(refuse)?,
-        None => Preprocess::openai(size),
-    };
-    Ok((architecture, preprocess))
 }
 
 #[cfg(test)]

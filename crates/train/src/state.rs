@@ -3,7 +3,6 @@
 use crate::TrainError;
 use clipguard_model::{
     Array, ModelError, Precision, Weights,
-    parameters::is_buffer,
     weights::{parse_safetensors, to_safetensors, write_atomically},
 };
 use serde_json::json;
@@ -25,26 +24,46 @@ pub struct State {
     pub first: Weights,
     /// Second moments.
     pub second: Weights,
+    /// Averages of the trained weights; empty where the recipe has none.
+    pub average: Weights,
 }
 
 impl State {
-    /// Before the first step.
-    pub fn new(weights: Weights) -> Self {
-        let zeros: Weights = weights
-            .iter()
-            .filter(|(name, _)| !is_buffer(name))
+    /// Before the first step, for the weights that are `trained`; `averaged` keeps averages.
+    pub fn new(weights: Weights, trained: impl Fn(&str) -> bool, averaged: bool) -> Self {
+        let own = || weights.iter().filter(|(name, _)| trained(name));
+        let zeros: Weights = own()
             .map(|(n, a)| (n.clone(), Array::new(a.shape.clone(), vec![0.0; a.data.len()])))
             .collect();
-        Self { step: 0, skipped: 0, weights, first: zeros.clone(), second: zeros }
+        let average = match averaged {
+            true => own().map(|(n, a)| (n.clone(), a.clone())).collect(),
+            false => Weights::new(),
+        };
+        Self { step: 0, skipped: 0, weights, first: zeros.clone(), second: zeros, average }
+    }
+
+    /// Moves the averages towards the weights: `a = d a + (1 - d) w`. The decay `d` is `limit`,
+    /// less in the first steps, so that the beginning is forgotten.
+    pub(crate) fn keep_average(&mut self, limit: f64) {
+        let decay = limit.min((1.0 + self.step as f64) / (10.0 + self.step as f64)) as f32;
+        for (name, average) in &mut self.average {
+            let Some(weight) = self.weights.get(name) else { continue };
+            for (a, w) in average.data.iter_mut().zip(&weight.data) {
+                *a = decay * *a + (1.0 - decay) * w;
+            }
+        }
     }
 
     /// Saves to the run folder; `recipe` is the digest of the recipe, so that a state is never
     /// continued under another one.
     pub(crate) fn save(&self, folder: &Path, recipe: &str) -> Result<(), TrainError> {
         let mut all = Weights::new();
-        for (prefix, part) in
-            [("weight", &self.weights), ("first", &self.first), ("second", &self.second)]
-        {
+        for (prefix, part) in [
+            ("weight", &self.weights),
+            ("first", &self.first),
+            ("second", &self.second),
+            ("average", &self.average),
+        ] {
             all.extend(part.iter().map(|(n, a)| (format!("{prefix}.{n}"), a.clone())));
         }
         let info =
@@ -53,8 +72,12 @@ impl State {
         Ok(write_atomically(&folder.join(FILE), &bytes)?)
     }
 
-    /// Reads the state of a run folder.
-    pub(crate) fn load(folder: &Path, recipe: &str) -> Result<Self, TrainError> {
+    /// Reads the state of a run folder in which the weights that are `trained` have moments.
+    pub(crate) fn load(
+        folder: &Path,
+        recipe: &str,
+        trained: impl Fn(&str) -> bool,
+    ) -> Result<Self, TrainError> {
         let path = folder.join(FILE);
         let refuse =
             |reason: &str| TrainError::Folder { path: path.clone(), reason: reason.to_owned() };
@@ -67,7 +90,9 @@ impl State {
             .and_then(|text| serde_json::from_str(&text).ok())
             .ok_or_else(|| refuse("not a state of training: it does not say its step"))?;
         if info["recipe"] != recipe {
-            return Err(refuse("was made by another recipe; `plan.toml` was changed"));
+            return Err(refuse(
+                "was made by another recipe; `plan.toml` or the model it names was changed",
+            ));
         }
         let step = info["step"].as_u64().ok_or_else(|| refuse("does not say its step"))?;
         let (all, _) = parse_safetensors(&bytes, &path)?;
@@ -83,8 +108,9 @@ impl State {
             weights: part("weight."),
             first: part("first."),
             second: part("second."),
+            average: part("average."),
         };
-        let complete = state.weights.keys().filter(|n| !is_buffer(n));
+        let complete = state.weights.keys().filter(|n| trained(n));
         if !complete.clone().eq(state.first.keys()) || !complete.eq(state.second.keys()) {
             return Err(
                 ModelError::File { path, reason: "moments are incomplete".to_owned() }.into()

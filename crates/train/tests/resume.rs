@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 use clipguard_data::{Options, Source};
-use clipguard_train::{Jitter, Outcome, Recipe, Run, TrainError, Watch};
+use clipguard_train::{Adversarial, Jitter, Outcome, PriorRecipe, Recipe, Run, TrainError, Watch};
 use std::{
     collections::BTreeMap,
     fs,
@@ -48,7 +48,8 @@ impl Room {
     }
 
     fn recipe(&self, model: &str) -> Recipe {
-        let path = self.path("model.json");
+        let kind = if model == VIT { "vit" } else { "resnet" };
+        let path = self.path(&format!("{kind}.json"));
         fs::write(&path, model).unwrap();
         Recipe {
             model: path.to_str().unwrap().to_owned(),
@@ -64,6 +65,28 @@ impl Room {
             jitter: Jitter { shift: 2, brightness: 0.2, offset: 10.0 },
             ..Recipe::default()
         }
+    }
+}
+
+impl Room {
+    /// A recipe of every objective and both kinds of tower.
+    fn recipes(&self) -> Vec<Recipe> {
+        let with = |objective: &str, recipe: Recipe| Recipe {
+            objective: objective.to_owned(),
+            data: "scenes:64:side=32,part=instyle".to_owned(),
+            ..recipe
+        };
+        let adversarial =
+            Some(Adversarial { steps: 2, clean_weight: 0.3, ..Adversarial::default() });
+        let prior =
+            Some(PriorRecipe { depth: 1, heads: 2, head_width: 8, ..PriorRecipe::default() });
+        vec![
+            self.recipe(VIT),
+            self.recipe(RESNET),
+            with("diffusion-prior", Recipe { prior, ema: 0.9, ..self.recipe(VIT) }),
+            with("tecoa", Recipe { adversarial, ..self.recipe(RESNET) }),
+            with("fare", Recipe { adversarial, ..self.recipe(VIT) }),
+        ]
     }
 }
 
@@ -138,14 +161,12 @@ fn whole(room: &Room, recipe: &Recipe) -> PathBuf {
     finish(start(recipe, &folder));
     let names: Vec<String> =
         files(&folder).keys().map(|name| name.to_str().unwrap().to_owned()).collect();
-    for name in [
-        "checkpoint/open_clip_config.json",
-        "checkpoint/open_clip_model.safetensors",
-        "metrics.jsonl",
-        "model.json",
-        "plan.toml",
-        "trainer.safetensors",
-    ] {
+    let finished: &[&str] = match recipe.objective.as_str() {
+        "diffusion-prior" => &["checkpoint/prior.safetensors"],
+        _ => &["checkpoint/open_clip_config.json", "checkpoint/open_clip_model.safetensors"],
+    };
+    let always = ["metrics.jsonl", "model.json", "plan.toml", "trainer.safetensors"];
+    for name in finished.iter().chain(&always).copied() {
         assert!(names.iter().any(|n| n == name), "{name} is missing: {names:?}");
     }
     folder
@@ -153,9 +174,9 @@ fn whole(room: &Room, recipe: &Recipe) -> PathBuf {
 
 #[test]
 fn a_stopped_and_resumed_run_ends_in_the_same_bytes() {
-    for model in [VIT, RESNET] {
+    for recipe in 0..5 {
         let room = Room::new();
-        let recipe = room.recipe(model);
+        let recipe = room.recipes().swap_remove(recipe);
         let (want, folder) = (whole(&room, &recipe), room.path("stopped"));
         let stop = AtomicBool::new(false);
         let mut run = start(&recipe, &folder);
@@ -174,8 +195,14 @@ fn a_stopped_and_resumed_run_ends_in_the_same_bytes() {
 
 #[test]
 fn a_killed_and_resumed_run_ends_in_the_same_bytes() {
+    for recipe in [0, 2] {
+        killed_and_resumed(recipe);
+    }
+}
+
+fn killed_and_resumed(recipe: usize) {
     let room = Room::new();
-    let recipe = room.recipe(VIT);
+    let recipe = room.recipes().swap_remove(recipe);
     let want = whole(&room, &recipe);
     // What a kill after each step would have left: a copy of the folder as it lay there.
     let folder = room.path("killed");
@@ -194,9 +221,9 @@ fn a_killed_and_resumed_run_ends_in_the_same_bytes() {
 
 #[test]
 fn bytes_do_not_depend_on_threads() {
-    for model in [VIT, RESNET] {
+    for recipe in 0..5 {
         let room = Room::new();
-        let recipe = room.recipe(model);
+        let recipe = room.recipes().swap_remove(recipe);
         let want = whole(&room, &recipe);
         for (computing, loading) in [(1, 3), (2, 1)] {
             let folder = room.path(&format!("{computing}-{loading}"));

@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 #[command(after_help = "Examples:\n  \
     clipguard train experiments/embedded/recipe.toml --out runs/mine\n  \
     clipguard train --model embedded --data pairs/{00000..00009}.tar --steps 500 --lr 1e-4 --out runs/tuned\n  \
+    clipguard train --objective fare --model embedded --data photos/ --lr 1e-5 --out runs/robust\n  \
+    clipguard train --objective diffusion-prior --model embedded --data pairs.tar --out runs/prior\n  \
     clipguard train --resume runs/mine")]
 pub(crate) struct Args {
     /// Recipe (TOML); options given beside it win.
@@ -30,7 +32,8 @@ pub(crate) struct Args {
     /// A checkpoint to go on from, an architecture (`ViT-B-32`), or an open_clip JSON file.
     #[arg(long)]
     model: Option<String>,
-    /// Picture-caption pairs, or labelled pictures (captioned by the recipe's template).
+    /// Picture-caption pairs, or labelled pictures (captioned by the recipe's template); `tecoa`
+    /// needs labels, `fare` pictures alone.
     #[arg(long)]
     data: Option<String>,
     /// Optimiser steps.

@@ -44,7 +44,7 @@ fn adamw_equals_the_reference_step_by_step() {
         // Doubled, and halved again by the factor of clipping.
         let doubled = gradient.iter().map(|g| *g as f32 * 2.0).collect();
         let gradients = Gradients::from([("weight".to_owned(), doubled)]);
-        adamw.update(&mut weights, (&mut first, &mut second), &gradients, 5e-4, step, 0.5);
+        adamw.update(&mut weights, (&mut first, &mut second), &gradients, 5e-4, step, 0.5, &decays);
         for (got, want) in weights["weight"].data.iter().zip(wanted) {
             assert!((f64::from(*got) - want).abs() < 5e-7, "step {step}: {got} against {want}");
         }
@@ -63,7 +63,7 @@ fn parameters_without_a_gradient_decay_and_buffers_rest() {
     let mut first: Weights = weights.keys().map(|name| (name.clone(), zero.clone())).collect();
     let mut second = first.clone();
     let adamw = AdamW { beta1: 0.9, beta2: 0.98, epsilon: 1e-6, weight_decay: 0.5 };
-    adamw.update(&mut weights, (&mut first, &mut second), &Gradients::new(), 0.1, 1, 1.0);
+    adamw.update(&mut weights, (&mut first, &mut second), &Gradients::new(), 0.1, 1, 1.0, &decays);
     let got: Vec<f32> = weights.values().map(|array| array.data[0]).collect();
     assert_eq!(got, [0.95, 1.0, 1.0]);
 }
@@ -84,4 +84,39 @@ fn the_global_norm_is_that_of_all_gradients_together() {
         ("b".to_owned(), vec![-2.0; 30_000]),
     ]);
     assert!((global_norm(&gradients) - 190_000f64.sqrt()).abs() < 1e-9);
+}
+
+/// The golden step of the prior's training: clipped at 0.5, then AdamW with the public recipe's
+/// numbers.
+#[test]
+fn a_step_on_the_prior_equals_the_reference() {
+    let state = Golden::open("clipure", "prior_tiny_state");
+    let golden = Golden::open("clipure", "prior_tiny_f64");
+    let names = ["net.learned_query", "net.causal_transformer.layers.0.0.to_kv.weight"];
+    let array = |file: &Golden, name: &str| {
+        let (shape, values) = file.numbers(name);
+        Array::new(shape, values.into_iter().map(|v| v as f32).collect())
+    };
+    let mut weights: Weights =
+        names.iter().map(|name| ((*name).to_owned(), array(&state, name))).collect();
+    let gradients: Gradients = names
+        .iter()
+        .map(|name| ((*name).to_owned(), array(&golden, &format!("train.grad.{name}")).data))
+        .collect();
+    let zeros = |weights: &Weights| -> Weights {
+        let zero = |a: &Array| Array::new(a.shape.clone(), vec![0.0; a.data.len()]);
+        weights.iter().map(|(name, a)| (name.clone(), zero(a))).collect()
+    };
+    let (mut first, mut second) = (zeros(&weights), zeros(&weights));
+    let adamw = AdamW { beta1: 0.9, beta2: 0.99, epsilon: 1e-6, weight_decay: 6.02e-2 };
+    let factor = 0.5 / (golden.flat("train.grad_norm")[0] + 1e-6);
+    let decays = |_: &str, shape: &[usize]| shape.len() >= 2;
+    let moments = (&mut first, &mut second);
+    adamw.update(&mut weights, moments, &gradients, 1.1e-4, 1, factor.min(1.0), &decays);
+    for name in names {
+        let want = golden.flat(&format!("train.after_one_adamw.{name}"));
+        for (got, want) in weights[name].data.iter().zip(want) {
+            assert!((f64::from(*got) - want).abs() < 5e-7, "{name}: {got} against {want}");
+        }
+    }
 }
