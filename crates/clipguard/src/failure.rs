@@ -147,6 +147,7 @@ impl From<EvaluateError> for Failure {
             EvaluateError::Stopped => Self::Interrupted(text),
             EvaluateError::Metric(_) => Self::Failed(text),
             EvaluateError::Plan { .. }
+            | EvaluateError::File { .. }
             | EvaluateError::Folder { .. }
             | EvaluateError::NoLabels(_)
             | EvaluateError::TooFewClasses { .. } => Self::Refused(text),

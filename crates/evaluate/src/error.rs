@@ -38,6 +38,14 @@ pub enum EvaluateError {
         /// Key, value, and what would be right.
         reason: String,
     },
+    /// A file that is not what it should be.
+    #[error("{}: {reason}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What was found and what would be right.
+        reason: String,
+    },
     /// A run folder that cannot be used.
     #[error("{}: {reason}", path.display())]
     Folder {

@@ -7,12 +7,14 @@
 //! is run too and stands beside the honest one.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+pub mod adversarial;
 mod captions;
 pub mod certify;
 pub mod checks;
 pub mod classifier;
 pub mod compare;
 mod error;
+mod examined;
 pub mod examples;
 pub mod interval;
 pub mod metrics;
@@ -32,7 +34,7 @@ pub use error::EvaluateError;
 pub use examples::{Example, report_of_run};
 pub use interval::{Interval, IntervalMethod, clopper_pearson_lower, normal_quantile};
 pub use metrics::{ClassScore, Classification, MetricError};
-pub use plan::{Defence, Plan, Published};
+pub use plan::{Checks, Defence, Plan, Published};
 pub use record::{Check, Digests, Metrics, Record, RecordError, Reliability, Threat, Verdict};
 pub use record_file::{export_clip_benchmark, read_records, write_atomic, write_records};
 pub use report::Report;

@@ -7,7 +7,7 @@ use std::path::Path;
 
 /// What is evaluated. Unknown keys are refused.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Plan {
     /// Heading of the report.
     pub title: String,
@@ -34,8 +34,23 @@ pub struct Plan {
     pub attacks: Vec<String>,
     /// Defences; without any, the undefended model alone.
     pub defence: Vec<Defence>,
+    /// Which plausibility checks are run: those that cost nothing, or all.
+    pub checks: Checks,
+    /// Samples the costly checks look at, the first of the subset; 0 means all.
+    pub check_samples: usize,
     /// Pictures shown in the report.
     pub pictures: usize,
+}
+
+/// Which plausibility checks are run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Checks {
+    /// Those that follow from the attacks of the plan.
+    #[default]
+    Cheap,
+    /// All of them, on the radius the plan names first. Takes many times as long.
+    All,
 }
 
 /// A defence and how it is to be attacked.
@@ -81,6 +96,8 @@ impl Default for Plan {
             templates: "simple".to_owned(),
             attacks: Vec::new(),
             defence: vec![Defence::default()],
+            checks: Checks::Cheap,
+            check_samples: 64,
             pictures: 6,
         }
     }

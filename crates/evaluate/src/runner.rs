@@ -5,8 +5,8 @@
 //! where it stopped and ends in the same records.
 
 use crate::{
-    Check, Classification, Classifier, Defence, Digests, EvaluateError, Example, Plan, Record,
-    Subset, Threat, captions, checks,
+    Check, Checks, Classification, Classifier, Defence, Digests, EvaluateError, Example, Plan,
+    Record, Subset, Threat, captions, checks,
     classifier::{mode_name, template_set},
     record::{HONEST, NO_ATTACK, PUBLISHED, WORST_CASE},
     record_file::write_atomic,
@@ -126,7 +126,11 @@ impl Plan {
     pub fn units(&self) -> usize {
         let of = |d: &Defence| {
             let published = usize::from(d.published.is_some()) * self.attacks.len();
-            1 + d.gradients.len() * self.attacks.len() + published
+            let checks = match self.checks {
+                Checks::All if !self.attacks.is_empty() => checks::CATALOGUE.len(),
+                _ => 0,
+            };
+            1 + d.gradients.len() * self.attacks.len() + published + checks
         };
         let defences: usize = self.defence.iter().map(of).sum();
         let captions = self.retrieval.len() + self.relations.len();
@@ -193,6 +197,7 @@ impl Stage<'_> {
         let undefended = defence.purify.is_empty();
         let mut worst = vec![true; self.subset.len()];
         let (mut parts, mut direct) = (Vec::new(), vec![true; self.subset.len()]);
+        let (mut exact, mut others) = (None, vec![true; self.subset.len()]);
         let mut zero = 0f32;
         let transferred = match defence.transfer && !undefended {
             true => Some(self.unit(&[], None, attack, None)?.1),
@@ -200,14 +205,22 @@ impl Stage<'_> {
         };
         for mode in &defence.gradients {
             begin(&format!("{} · {attack} · {}", defence.name, mode_name(*mode)));
+            let is_exact = *mode == GradientMode::Exact;
             let mode = (!undefended).then_some(*mode);
             let (outcome, _) = self.unit(&defence.purify, mode, attack, None)?;
+            match is_exact {
+                true => exact = Some(broken(&outcome.right)),
+                false => narrow(&mut others, &outcome.right),
+            }
             narrow(&mut direct, &outcome.right);
             zero = zero.max(outcome.zero_gradients);
             parts.push((mode.map(mode_name), attack.to_owned(), outcome));
         }
         narrow(&mut worst, &direct);
         let mut found = vec![checks::zero_gradients(f64::from(zero))];
+        if let Some(exact) = exact.filter(|_| !undefended && defence.gradients.len() > 1) {
+            found.push(checks::gradient_modes(&exact, &broken(&others)));
+        }
         if let Some(pixels) = &transferred {
             let victim = self.victim(&defence.purify, None)?;
             let right = self.classify(&victim, pixels)?.right(&self.subset.labels);
@@ -225,9 +238,15 @@ impl Stage<'_> {
             }
             result.records.push(record);
         }
-        let mut record = self.record(defence, WORST_CASE, None, count(&worst));
+        // The costly checks look at the number the plan is about: its first radius.
+        if self.plan.checks == Checks::All && self.plan.attacks.first().is_some_and(|a| a == attack)
+        {
+            let costly = self.examined(defence, std::slice::from_ref(&attack.to_owned()), begin)?;
+            found = checks::joined(found, costly);
+        }
+        let mut record = self.record(defence, WORST_CASE, None, count(&worst)).judged(found);
         record.threat = Some(threat(attack));
-        (record.base, record.checks) = (base, found);
+        record.base = base;
         result.records.push(record);
         if let Some(published) = &defence.published {
             begin(&format!("{} · {attack} · published protocol", defence.name));
@@ -260,8 +279,8 @@ impl Stage<'_> {
         let mut record = self.record(defence, attack, gradient, count(&outcome.right));
         record.threat = Some(threat(attack));
         record.protocol = PUBLISHED.to_owned();
-        (record.checks, record.seconds) = (found, Some(outcome.seconds));
-        Ok(record)
+        record.seconds = Some(outcome.seconds);
+        Ok(record.judged(found))
     }
 
     pub(crate) fn victim(
@@ -327,7 +346,7 @@ fn with_metrics(mut record: Record, clean: &Classification) -> Record {
 }
 
 /// The norm and radius of an attack's spelling.
-fn threat(attack: &str) -> Threat {
+pub(crate) fn threat(attack: &str) -> Threat {
     let full = parse(attack).map(|a| a.spelling());
     let get = |key: &str| full.as_ref().ok().and_then(|s| s.get(key).map(str::to_owned));
     Threat {

@@ -69,7 +69,7 @@ impl Table {
         let columns: [Column; 6] = [
             ("model", Record::model_fullname),
             ("data", |r| r.dataset.clone()),
-            ("attack", |r| if r.is_clean() { "none (clean)".into() } else { r.attack.clone() }),
+            ("attack", attack_name),
             ("radius", |r| r.threat.as_ref().map_or(String::new(), radius)),
             ("gradient", |r| r.gradient.clone().unwrap_or_default()),
             ("protocol", |r| if r.is_clean() { String::new() } else { r.protocol.clone() }),
@@ -131,6 +131,16 @@ impl Table {
                       points below the accuracy on the same pictures unchanged."
             .into();
         table
+    }
+}
+
+/// The attack as a table names it. A number that cannot be trusted never stands there without
+/// these words.
+fn attack_name(record: &Record) -> String {
+    match record.is_clean() {
+        true => "none (clean)".into(),
+        false if record.is_unreliable() => format!("{} (not reliable)", record.attack),
+        false => record.attack.clone(),
     }
 }
 
@@ -198,7 +208,8 @@ fn headline(main: &Record, records: &[Record]) -> Headline {
     let sentence = if main.is_clean() {
         format!("{counted} are classified right.")
     } else {
-        format!("{at}{counted} survive {survived}.")
+        let doubt = if main.is_unreliable() { "; this number is not reliable" } else { "" };
+        format!("{at}{counted} survive {survived}{doubt}.")
     };
     let clean = records.iter().find(|r| r.is_clean() && r.defence == main.defence);
     let published = records.iter().find(|r| {

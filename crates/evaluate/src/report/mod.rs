@@ -10,6 +10,7 @@ mod axis;
 mod chart;
 mod curve;
 mod escape;
+mod findings;
 mod from_records;
 mod from_run;
 mod gallery;
@@ -24,6 +25,7 @@ mod text;
 
 pub use axis::{Axis, Scale};
 pub use chart::{Bar, BarChart, LineChart, Point, Series};
+pub use findings::reason;
 pub use gallery::{Gallery, Pixels, Prediction, Triple};
 pub use panel::{Comparison, Headline, Reproduce, Side, ThreatModel, Tone};
 pub use share::Share;
@@ -140,7 +142,7 @@ impl Report {
             out += &section.html(index + 1);
             out.push('\n');
         }
-        out += &panel::checks(&self.checks);
+        out += &findings::checks(&self.checks);
         if !self.limits.is_empty() {
             let limits: String =
                 self.limits.iter().map(|limit| format!("<li>{}</li>", html(limit))).collect();
