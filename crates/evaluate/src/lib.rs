@@ -13,26 +13,38 @@ pub mod certify;
 pub mod checks;
 pub mod classifier;
 pub mod compare;
+mod cost;
 mod error;
-mod examined;
+mod evidence;
 pub mod examples;
+mod handout;
 pub mod interval;
+pub mod merge;
 pub mod metrics;
 pub mod plan;
+pub mod progress;
 pub mod record;
 pub mod record_file;
 pub mod report;
 pub mod retrieval;
+pub mod robustbench;
 pub mod runner;
+pub mod samples;
+mod schedule;
+mod shard;
 pub mod subset;
+mod summary;
+mod unit_file;
 mod units;
 
 pub use certify::{Certificate, certify, predict};
 pub use classifier::Classifier;
 pub use compare::{McNemar, Paired, holm};
 pub use error::EvaluateError;
+pub use evidence::{Alone, ClassAlive};
 pub use examples::{Example, report_of_run};
 pub use interval::{Interval, IntervalMethod, clopper_pearson_lower, normal_quantile};
+pub use merge::{Merged, merge};
 pub use metrics::{ClassScore, Classification, MetricError};
 pub use plan::{Checks, Defence, Plan, Published};
 pub use record::{Check, Digests, Metrics, Record, RecordError, Reliability, Threat, Verdict};
@@ -40,6 +52,7 @@ pub use record_file::{export_clip_benchmark, read_records, write_atomic, write_r
 pub use report::Report;
 pub use retrieval::Retrieval;
 pub use runner::Evaluation;
+pub use shard::Shard;
 pub use subset::Subset;
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::{
     Block, Cell, Comparison, Headline, Report, Reproduce, Section, Share, Table, ThreatModel, Tone,
-    number,
+    evidence, number,
     radius::{over_eps, radius},
 };
 use crate::record::{
@@ -42,6 +42,7 @@ impl Report {
                 .sections
                 .push(Section::new("The published protocol and the honest one", compared));
         }
+        report.sections.extend(evidence::section(main));
         // Other radii are what the curve is for; in the table they would hide the comparison.
         let (here, elsewhere): (Vec<Record>, Vec<Record>) = records
             .iter()
@@ -162,8 +163,8 @@ fn other_metrics(records: &[Record]) -> Vec<&str> {
 }
 
 /// The honest worst case, else any worst case, else the attacked record with the least left, else
-/// the first.
-fn headline_record(records: &[Record]) -> Option<&Record> {
+/// the first. This is the number a report is about.
+pub fn headline_record(records: &[Record]) -> Option<&Record> {
     let share = |record: &Record| record.share().unwrap_or(f64::INFINITY);
     let worst = |honest: bool| {
         records

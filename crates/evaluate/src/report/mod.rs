@@ -10,6 +10,7 @@ mod axis;
 mod chart;
 mod curve;
 mod escape;
+mod evidence;
 mod findings;
 mod from_records;
 mod from_run;
@@ -26,6 +27,7 @@ mod text;
 pub use axis::{Axis, Scale};
 pub use chart::{Bar, BarChart, LineChart, Point, Series};
 pub use findings::reason;
+pub use from_records::headline_record;
 pub use gallery::{Gallery, Pixels, Prediction, Triple};
 pub use panel::{Comparison, Headline, Reproduce, Side, ThreatModel, Tone};
 pub use share::Share;
@@ -112,6 +114,11 @@ impl Section {
         out += &charts(&mut row);
         out + "</section>"
     }
+}
+
+/// A duration as people say it: `0.4 s`, `3 min 20 s`, `2 h 5 min`.
+pub fn duration(seconds: f64) -> String {
+    number::seconds(seconds)
 }
 
 fn charts(row: &mut String) -> String {
