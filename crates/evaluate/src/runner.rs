@@ -2,8 +2,8 @@
 //!
 //! The unit of work is one attack on one defence of one model on one data source. Its outcome is
 //! kept in the run folder sample by sample, so an interrupted run goes on at the batch where it
-//! stopped. Nothing is counted here: when all units are there, [`crate::summary`] reads them, be
-//! they computed in one go, after interruptions, or in shards on several machines.
+//! stopped. Nothing is counted here: when all units are there, the summary reads them, be they
+//! computed in one go, after interruptions, or in shards on several machines.
 
 use crate::{
     Classifier, Defence, EvaluateError, Example, Plan, Record, Shard, Subset, captions,

@@ -98,21 +98,22 @@ fn direction(bench: &Bench<'_>, batch: &Batch<'_>) -> Measured {
     let mut differences = vec![[0f64; DIRECTIONS]; count];
     for d in 0..DIRECTIONS {
         let (mut ahead, mut back) = (pixels.clone(), pixels.clone());
-        for i in 0..count {
-            let mut stream = Stream::keyed(bench.seed, &format!("check/O8/{d}"), &batch.keys[i]);
-            for j in i * width..(i + 1) * width {
+        for (i, key) in batch.keys.iter().enumerate() {
+            let mut stream = Stream::keyed(bench.seed, &format!("check/O8/{d}"), key);
+            let part = i * width..(i + 1) * width;
+            let points = ahead[part.clone()].iter_mut().zip(&mut back[part.clone()]);
+            for ((ahead, back), slope) in points.zip(&first[part]) {
                 let sign = if stream.chance(0.5) { 1.0 } else { -1.0 };
-                ahead[j] += STEP * sign;
-                back[j] -= STEP * sign;
-                derivatives[i][d] += f64::from(sign * first[j]);
+                *ahead += STEP * sign;
+                *back -= STEP * sign;
+                derivatives[i][d] += f64::from(sign * slope);
             }
         }
         let loss =
             |points| bench.losses(&pictures(points, count, &batch.pixels), batch, 1, Loss::Margin);
         let (ahead, back) = (loss(ahead), loss(back));
-        for i in 0..count {
-            let change = f64::from(ahead[i]) - f64::from(back[i]);
-            differences[i][d] = change / (2.0 * f64::from(STEP));
+        for ((row, ahead), back) in differences.iter_mut().zip(ahead).zip(back) {
+            row[d] = (f64::from(ahead) - f64::from(back)) / (2.0 * f64::from(STEP));
         }
     }
     let row = |i: usize| {

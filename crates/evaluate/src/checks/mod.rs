@@ -122,7 +122,9 @@ impl Probe {
         let bench = Bench { random, modes: bench.modes.clone(), ..*bench };
         match (self.measure)(&bench, &part) {
             Ok(measured) => {
-                correct.iter().zip(measured).for_each(|(&i, values)| rows[i].values = values);
+                for (&i, values) in correct.iter().zip(measured) {
+                    rows[i].values = values.into_iter().map(finite).collect();
+                }
             }
             Err(reason) => correct.iter().for_each(|&i| rows[i].reason = Some(reason.clone())),
         }
@@ -201,6 +203,12 @@ pub fn joined(mut first: Vec<Check>, second: Vec<Check>) -> Vec<Check> {
         CATALOGUE.iter().position(|probe| probe.id() == check.id).unwrap_or(usize::MAX)
     });
     first
+}
+
+/// A number that JSON can hold: what is none counts as very large.
+fn finite(value: f64) -> f64 {
+    const LARGE: f64 = 1e300;
+    if value.is_nan() { LARGE } else { value.clamp(-LARGE, LARGE) }
 }
 
 /// Whether each row of logits names its label.
