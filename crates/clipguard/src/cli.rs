@@ -1,7 +1,8 @@
 //! The command line as data.
 
 use crate::commands::{
-    attack, classify, completions, convert, demo, embed, evaluate, inspect, methods, report, train,
+    attack, classify, completions, convert, demo, embed, evaluate, inspect, merge, methods, report,
+    train,
 };
 use clap::{Parser, Subcommand};
 
@@ -47,6 +48,7 @@ pub(crate) enum Command {
     Train(train::Args),
     Attack(attack::Args),
     Evaluate(evaluate::Args),
+    Merge(merge::Args),
     Report(report::Args),
     Convert(convert::Args),
     Methods(methods::Args),

@@ -148,9 +148,11 @@ impl From<EvaluateError> for Failure {
             EvaluateError::Spelling(error) => error.into(),
             EvaluateError::Purify(error) => error.into(),
             EvaluateError::Record(error) => error.into(),
-            EvaluateError::Stopped => Self::Interrupted(text),
+            EvaluateError::Stopped | EvaluateError::TimeUp => Self::Interrupted(text),
             EvaluateError::Metric(_) => Self::Failed(text),
             EvaluateError::Plan { .. }
+            | EvaluateError::File { .. }
+            | EvaluateError::Coupled(_)
             | EvaluateError::Folder { .. }
             | EvaluateError::NoLabels(_)
             | EvaluateError::TooFewClasses { .. } => Self::Refused(text),

@@ -37,6 +37,7 @@ fn main() -> ExitCode {
         Command::Train(args) => commands::train::run(args, &session),
         Command::Attack(args) => commands::attack::run(args, &session),
         Command::Evaluate(args) => commands::evaluate::run(args, &session),
+        Command::Merge(args) => commands::merge::run(args, &session),
         Command::Report(args) => commands::report::run(args, &session),
         Command::Convert(args) => commands::convert::run(args, &session),
         Command::Methods(args) => commands::methods::run(args, &session),

@@ -90,7 +90,7 @@ fn records_do_not_depend_on_batches_threads_or_interruptions() {
     // Units that are missing, as after an interruption, are computed again; the others are kept.
     let units = folder.path().join("five/units");
     let some = fs::read_dir(&units).unwrap().flatten().map(|entry| entry.path());
-    let json: Vec<_> = some.filter(|p| p.extension().is_some_and(|e| e == "json")).collect();
+    let json: Vec<_> = some.filter(|p| p.extension().is_some_and(|e| e == "jsonl")).collect();
     fs::remove_file(&json[0]).unwrap();
     fs::remove_file(folder.path().join("five/records.jsonl")).unwrap();
     succeeds(&["-q", "evaluate", &five, "--out", &path("five")]);
@@ -98,6 +98,8 @@ fn records_do_not_depend_on_batches_threads_or_interruptions() {
     // A folder belongs to one plan.
     let output = clipguard(&["-q", "evaluate", &twelve, "--out", &path("five")]);
     assert_eq!(output.status.code(), Some(3));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(errors.contains("`batch` is 12 here and 5 there"), "{errors}");
 }
 
 #[test]
@@ -141,6 +143,179 @@ fn attacks_save_pictures_that_stay_in_the_budget() {
     ]);
     let summary: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(summary["n"], 6);
+    // Read back exactly, nothing changes; as PNG a picture may leave the budget by rounding.
+    assert_eq!(summary["robust_correct_reread"], summary["robust_correct"]);
+    assert_eq!(summary["within_budget_reread"], 6);
+    assert!(
+        summary["within_budget_as_png"].is_u64() && out.join("adversarial.safetensors").exists()
+    );
     assert!(summary["robust_correct"].as_u64() <= summary["clean_correct"].as_u64());
     assert_eq!(fs::read_dir(out.join("pictures")).unwrap().count(), 6);
+}
+
+/// A plan that can be shared out: nothing in it couples the pictures of a batch.
+const SHARED: &str = r#"
+samples = 12
+batch = 3
+data = ["scenes:40:part=instyle"]
+templates = "scenes"
+attacks = ["fgsm:eps=1/255", "pgd:eps=1/255,steps=3"]
+[[defence]]
+name = "none"
+[[defence]]
+name = "clipure-cos"
+purify = ["clipure-cos"]
+"#;
+
+/// What a run says, to the byte.
+fn said(folder: &Path) -> Vec<Vec<u8>> {
+    let files =
+        ["records.jsonl", "samples.jsonl", "examples.json", "adversarial/0-none.safetensors"];
+    files.map(|name| fs::read(folder.join(name)).unwrap()).to_vec()
+}
+
+struct Runs {
+    folder: tempfile::TempDir,
+    plan: String,
+}
+
+impl Runs {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let plan = folder.path().join("plan.toml");
+        fs::write(&plan, SHARED).unwrap();
+        Self { plan: plan.to_str().unwrap().to_owned(), folder }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    /// Runs the plan into a folder with further arguments, and returns the exit code and stderr.
+    fn run(&self, name: &str, more: &[&str]) -> (i32, String) {
+        let out = self.path(name);
+        let arguments = [&["-q", "evaluate", &self.plan, "--out", &out], more].concat();
+        let output = clipguard(&arguments);
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code().unwrap_or(-1), errors)
+    }
+}
+
+#[test]
+fn shards_merge_to_the_bytes_of_the_whole_run() {
+    let runs = Runs::new();
+    assert_eq!(runs.run("whole", &[]).0, 0);
+    let whole = said(Path::new(&runs.path("whole")));
+    for of in [1, 2, 5] {
+        let parts: Vec<String> = (0..of).map(|i| runs.path(&format!("part{i}of{of}"))).collect();
+        for i in 0..of {
+            let (code, errors) =
+                runs.run(&format!("part{i}of{of}"), &["--shard", &format!("{i}/{of}")]);
+            assert_eq!(code, 0, "{errors}");
+        }
+        let out = runs.path(&format!("merged{of}"));
+        // In any order.
+        let mut arguments = vec!["-q", "merge", "--out", &out];
+        arguments.extend(parts.iter().rev().map(String::as_str));
+        succeeds(&arguments);
+        assert!(whole == said(Path::new(&out)), "{of} shards");
+        if of == 5 {
+            let output = clipguard(&["-q", "merge", &parts[0], &parts[1], "--out", &out]);
+            let errors = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(3));
+            assert!(errors.contains("shard 2/5, shard 3/5, shard 4/5"), "{errors}");
+            let twice = clipguard(&["-q", "merge", &parts[0], &parts[0], "--out", &out]);
+            let errors = String::from_utf8_lossy(&twice.stderr);
+            assert!(errors.contains("shard 0/5 a second time"), "{errors}");
+        }
+    }
+    // Parts of different plans do not fit.
+    let other = SHARED.replace("steps=3", "steps=4");
+    fs::write(&runs.plan, other).unwrap();
+    assert_eq!(runs.run("other", &["--shard", "1/2"]).0, 0);
+    let (first, out) = (runs.path("part0of2"), runs.path("odd"));
+    let output = clipguard(&["-q", "merge", &first, &runs.path("other"), "--out", &out]);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(errors.contains("`attacks` is"), "{errors}");
+    // A published protocol couples the pictures of a batch.
+    fs::write(&runs.plan, PLAN.replace("BATCH", "5")).unwrap();
+    let (code, errors) = runs.run("coupled", &["--shard", "0/2"]);
+    assert!(code == 3 && errors.contains("couples"), "{errors}");
+}
+
+#[test]
+fn a_killed_run_goes_on_to_the_same_bytes() {
+    let runs = Runs::new();
+    assert_eq!(runs.run("whole", &[]).0, 0);
+    let start = std::time::Instant::now();
+    assert_eq!(runs.run("again", &[]).0, 0);
+    let whole_time = start.elapsed();
+    let out = runs.path("killed");
+    // Nine moments over a run; after each the run goes on from where it was.
+    for moment in 1..10 {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_clipguard"))
+            .args(["-q", "evaluate", &runs.plan, "--out", &out])
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(whole_time * moment / 10 + std::time::Duration::from_micros(777));
+        let _ = child.kill();
+        child.wait().unwrap();
+    }
+    // A batch under way leaves a half line and pictures without lines.
+    for unit in fs::read_dir(Path::new(&out).join("units")).into_iter().flatten().flatten() {
+        let path = unit.path();
+        if path.extension().is_some_and(|e| e == "jsonl") {
+            let text = fs::read(&path).unwrap();
+            fs::write(&path, &text[..text.len() - text.len() / 3]).unwrap();
+        }
+    }
+    assert_eq!(runs.run("killed", &[]).0, 0);
+    assert!(said(Path::new(&runs.path("whole"))) == said(Path::new(&out)));
+}
+
+#[test]
+fn a_run_out_of_time_stops_cleanly_and_goes_on() {
+    let runs = Runs::new();
+    assert_eq!(runs.run("whole", &[]).0, 0);
+    let (code, errors) = runs.run("short", &["--max-minutes", "0"]);
+    assert_eq!(code, 130, "{errors}");
+    for word in ["upper bound", "go on with `clipguard evaluate", "missing"] {
+        assert!(errors.contains(word), "{word} in {errors}");
+    }
+    assert_eq!(runs.run("short", &[]).0, 0);
+    assert!(said(Path::new(&runs.path("whole"))) == said(Path::new(&runs.path("short"))));
+}
+
+#[test]
+fn pictures_that_are_handed_in_can_only_lower_a_number() {
+    let runs = Runs::new();
+    let strong = runs.path("strong");
+    let data = ["--data", "scenes:40:part=instyle", "--samples", "12", "--out", &strong];
+    let attack = ["-q", "attack", "--attack", "pgd:eps=1/255,steps=20,loss=margin"];
+    succeeds(&[&attack[..], &data].concat());
+    let file = format!("{strong}/adversarial.safetensors");
+    assert_eq!(runs.run("plain", &[]).0, 0);
+    assert_eq!(runs.run("with", &["--adversarial", &file]).0, 0);
+    let right = |name: &str| -> Vec<bool> {
+        let text = fs::read_to_string(Path::new(&runs.path(name)).join("samples.jsonl")).unwrap();
+        let robust = |line: &str| serde_json::from_str::<Value>(line).unwrap()["robust"].clone();
+        text.lines().map(|line| robust(line).as_bool().unwrap()).collect()
+    };
+    let (plain, with) = (right("plain"), right("with"));
+    assert!(plain.len() == with.len() && plain.iter().zip(&with).all(|(a, b)| a >= b));
+    let records = records(Path::new(&runs.path("with")));
+    let handed = records.iter().find(|r| r["attack"].as_str().unwrap().starts_with("handed in"));
+    assert!(handed.unwrap()["correct"].as_u64().unwrap() <= 12);
+    // Limits: a number that is too low, and a run that is no worse than itself.
+    let (code, errors) = runs.run("plain", &["--min-robust", "1"]);
+    assert!(code == 1 && errors.contains("below the limit of 100.0%"), "{errors}");
+    assert_eq!(runs.run("plain", &["--baseline", &runs.path("plain"), "--min-robust", "0"]).0, 0);
+    assert_eq!(runs.run("plain", &["--baseline", &runs.plan]).0, 3);
+    // The forms of others.
+    let (out, run) = (runs.path("export"), runs.path("plain"));
+    succeeds(&["-q", "report", &run, "--export", &out]);
+    assert_eq!(fs::read_dir(Path::new(&out).join("clip_benchmark")).unwrap().count(), 2);
+    assert!(Path::new(&out).join("model_info").is_dir());
 }

@@ -1,10 +1,11 @@
 //! What is measured with captions instead of classes: retrieval, and telling a relation from the
 //! exchanged one. Clean pictures only.
 
-use crate::{EvaluateError, Plan, Record, Retrieval};
+use crate::{EvaluateError, Plan, Record, Retrieval, record_file::write_atomic, runner::Run};
 use burn::tensor::Device;
 use clipguard_data::{DataError, Limits, Loader, LoaderOptions, Options, Source, scenes::Scenes};
 use clipguard_model::{Checkpoint, Clip, head::embed_texts, normalise};
+use std::path::{Path, PathBuf};
 
 /// Pictures with their captions, embedded.
 struct Pairs {
@@ -24,7 +25,7 @@ fn embed_pairs(
 ) -> Result<Pairs, EvaluateError> {
     let resize = clip.preprocess().resize;
     let options = LoaderOptions { threads, queue: 2 * plan.batch, ..LoaderOptions::default() };
-    let loader = Loader::new(source, options, move |raw| {
+    let mut loader = Loader::new(source, options, move |raw| {
         let index = raw.index;
         let sample = raw.decode(&Limits::default())?;
         let caption = sample.caption.ok_or_else(|| DataError::Sample {
@@ -34,31 +35,67 @@ fn embed_pairs(
         Ok((resize.picture(&sample.picture).rgb, caption, index))
     })?;
     let mut pairs = Pairs { images: Vec::new(), captions: Vec::new(), indices: Vec::new() };
-    let mut waiting: Vec<Vec<u8>> = Vec::new();
-    let flush = |waiting: &mut Vec<Vec<u8>>, images: &mut Vec<f32>| {
-        if waiting.is_empty() {
-            return;
+    let mut left = if plan.samples > 0 { plan.samples } else { usize::MAX };
+    loop {
+        let part: Vec<(Vec<u8>, String, u64)> =
+            loader.by_ref().take(plan.batch.min(left)).collect::<Result<_, _>>()?;
+        if part.is_empty() {
+            return Ok(pairs);
         }
-        let views: Vec<&[u8]> = waiting.iter().map(Vec::as_slice).collect();
+        left -= part.len();
+        let views: Vec<&[u8]> = part.iter().map(|(picture, ..)| picture.as_slice()).collect();
         let pixels = clip.preprocess().stack(&views, clip.device());
         let rows = normalise(clip.encode_image(pixels));
-        images.extend(rows.into_data().try_to_vec::<f32>().unwrap_or_default());
-        waiting.clear();
-    };
-    for sample in loader {
-        let (picture, caption, index) = sample?;
-        waiting.push(picture);
-        pairs.captions.push(caption);
-        pairs.indices.push(index);
-        if waiting.len() == plan.batch {
-            flush(&mut waiting, &mut pairs.images);
-        }
-        if plan.samples > 0 && pairs.captions.len() == plan.samples {
-            break;
+        pairs.images.extend(rows.into_data().try_to_vec::<f32>().unwrap_or_default());
+        for (_, caption, index) in part {
+            pairs.captions.push(caption);
+            pairs.indices.push(index);
         }
     }
-    flush(&mut waiting, &mut pairs.images);
-    Ok(pairs)
+}
+
+/// What is measured with captions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A caption finds its picture, and the other way round.
+    Retrieval,
+    /// A relation is told from the exchanged one.
+    Relations,
+}
+
+/// Everything a plan measures with captions, in order.
+pub(crate) fn of_plan(plan: &Plan) -> Vec<(Kind, &str)> {
+    let retrieval = plan.retrieval.iter().map(|spelling| (Kind::Retrieval, spelling.as_str()));
+    let relations = plan.relations.iter().map(|spelling| (Kind::Relations, spelling.as_str()));
+    retrieval.chain(relations).collect()
+}
+
+/// The file of the record: a folder belongs to one plan, so its place in the plan is enough.
+pub(crate) fn path(folder: &Path, model: usize, place: usize) -> PathBuf {
+    folder.join("units").join(format!("captions-{model}-{place}.json"))
+}
+
+/// Measures, unless the folder has a record of these weights already.
+pub(crate) fn complete(
+    (model, place): (usize, usize),
+    (kind, spelling): (Kind, &str),
+    checkpoint: &Checkpoint,
+    plan: &Plan,
+    run: &Run<'_>,
+) -> Result<(), EvaluateError> {
+    let path = path(run.folder, model, place);
+    let kept: Option<Record> =
+        std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let weights: String = checkpoint.digest.chars().take(12).collect();
+    if kept.is_some_and(|record| record.pretrained == weights) {
+        return Ok(());
+    }
+    let measure = match kind {
+        Kind::Retrieval => retrieval,
+        Kind::Relations => relations,
+    };
+    let record = measure(checkpoint, spelling, plan, run.device, run.threads)?;
+    Ok(write_atomic(&path, &serde_json::to_vec(&record).unwrap_or_default())?)
 }
 
 fn record(plan: &Plan, checkpoint: &Checkpoint, dataset: &str, task: &str) -> Record {
@@ -75,7 +112,7 @@ fn record(plan: &Plan, checkpoint: &Checkpoint, dataset: &str, task: &str) -> Re
 
 /// Recall of the caption of a picture and of the picture of a caption (CLIP_benchmark's
 /// `zeroshot_retrieval`).
-pub(crate) fn retrieval(
+fn retrieval(
     checkpoint: &Checkpoint,
     spelling: &str,
     plan: &Plan,
@@ -99,7 +136,7 @@ pub(crate) fn retrieval(
 
 /// Share of scenes of a relation whose right caption is nearer than the exchanged one
 /// (`image_caption_selection`, `text_acc`); guessing reaches one half.
-pub(crate) fn relations(
+fn relations(
     checkpoint: &Checkpoint,
     spelling: &str,
     plan: &Plan,

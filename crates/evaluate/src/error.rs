@@ -38,6 +38,14 @@ pub enum EvaluateError {
         /// Key, value, and what would be right.
         reason: String,
     },
+    /// A file that is not what it should be.
+    #[error("{}: {reason}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What was found and what would be right.
+        reason: String,
+    },
     /// A run folder that cannot be used.
     #[error("{}: {reason}", path.display())]
     Folder {
@@ -59,6 +67,14 @@ pub enum EvaluateError {
         /// Number of names.
         classes: usize,
     },
+    /// A plan whose result would depend on the shards.
+    #[error(
+        "defence `{0}`: its published protocol couples the pictures of a batch, and shards make other batches; run it whole, or take `published` out of the plan"
+    )]
+    Coupled(String),
+    /// The time that was given is over.
+    #[error("the time is up; finished parts are kept")]
+    TimeUp,
     /// Somebody asked to stop.
     #[error("stopped; finished parts are kept")]
     Stopped,

@@ -1,20 +1,25 @@
 //! Pictures for the report: chosen by rule, saved beside the records, read back.
 
 use crate::{
-    Defence, EvaluateError, Evaluation,
+    EvaluateError, Evaluation,
     record_file::write_atomic,
     report::{Block, Gallery, Pixels, Prediction, Report, Section, Triple},
-    runner::Stage,
+    schedule::{Task, schedule},
+    unit_file::UnitFile,
+    units::Stage,
 };
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Pictures of one sample, for the report.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Example {
     /// Sample key.
     pub key: String,
+    /// Place in the order of the subset.
+    #[serde(default)]
+    pub position: usize,
     /// Side in pixels.
     pub side: usize,
     /// Clean pixels, planes of `[0, 1]`.
@@ -30,28 +35,26 @@ pub struct Example {
 }
 
 impl Stage<'_> {
-    /// Pictures for the report: of the samples the attack broke, the first by hash of the key.
-    pub(crate) fn examples(
-        &self,
-        defence: &Defence,
-        attack: &str,
-        result: &mut Evaluation,
-    ) -> Result<(), EvaluateError> {
-        let gradient = (!defence.purify.is_empty()).then(|| defence.gradients[0]);
-        let (outcome, attacked) = self.unit(&defence.purify, gradient, attack, None)?;
-        let victim = self.victim(&defence.purify, None)?;
-        let clean = self.classify(&victim, &self.subset.pixels)?.right(&self.subset.labels);
-        let broken = (0..self.subset.len()).filter(|i| clean[*i] && !outcome.right[*i]);
-        let chosen: Vec<usize> = broken.take(self.plan.pictures).collect();
-        let [_, c, h, w] = attacked.dims();
-        let plane = |pixels: &Tensor<4>, i: usize| {
-            let one = pixels.clone().slice([i..i + 1, 0..c, 0..h, 0..w]);
-            one.into_data().try_to_vec::<f32>().unwrap_or_default()
+    /// Pictures for the report: of the samples the first attack on the first defence broke, the
+    /// first by hash of the key.
+    pub(crate) fn examples(&self, result: &mut Evaluation) -> Result<(), EvaluateError> {
+        let works = schedule(self.plan, &self.head)?;
+        let first = works.iter().find_map(|work| {
+            let of = work.groups.first()?.attacks.first()?;
+            Some((work, of, &of.direct.first()?.1))
+        });
+        let Some((work, of, task)) = first else { return Ok(()) };
+        let open = |task: &Task| {
+            let stem = task.stem(self.folder, &self.head, self.plan.seed);
+            UnitFile::open(&stem, task.picture(&self.head))
         };
-        let said = |pixels: &Tensor<4>, i: usize| {
-            let one = pixels.clone().slice([i..i + 1, 0..c, 0..h, 0..w]);
-            let keys = &self.subset.keys[i..=i];
-            let logits = self.classifier.logits(&victim, &one, keys, 1);
+        let (clean, attacked) = (open(&work.clean)?, open(task)?);
+        let broken = (0..self.subset.len())
+            .filter(|&i| clean.lines[i].right && !attacked.lines[i].right)
+            .take(self.plan.pictures);
+        let victim = self.classifier.defended(&work.defence.purify, None)?;
+        let said = |pixels: Tensor<4>, i: usize| {
+            let logits = self.classifier.logits(&victim, &pixels, &self.subset.keys[i..=i], 1);
             let p = self.classifier.probabilities(&logits);
             let mut order: Vec<usize> = (0..p.len()).collect();
             order.sort_by(|a, b| p[*b].total_cmp(&p[*a]));
@@ -59,18 +62,26 @@ impl Stage<'_> {
             let named = |i: usize| (self.classifier.head.classes[i].clone(), f64::from(p[i]));
             order.into_iter().map(named).collect()
         };
-        for i in chosen {
+        let [c, h, w] = self.head.shape;
+        for i in broken {
+            let before = self.subset.part(i..i + 1);
+            let adversarial = attacked.pictures(i..i + 1)?;
+            let data = TensorData::new(adversarial.clone(), [1, c, h, w]);
+            let after = Tensor::from_data(data, &before.device());
             result.examples.push(Example {
                 key: self.subset.keys[i].clone(),
+                position: self.head.samples[i].position,
                 side: h,
-                clean: plane(&self.subset.pixels, i),
-                adversarial: plane(&attacked, i),
+                clean: before.clone().into_data().try_to_vec::<f32>().unwrap_or_default(),
+                adversarial,
                 truth: self.classifier.head.classes[self.subset.labels[i]].clone(),
-                before: said(&self.subset.pixels, i),
-                after: said(&attacked, i),
+                before: said(before, i),
+                after: said(after, i),
             });
         }
-        result.examples_of = format!("{} against {attack}", defence.name);
+        if !result.examples.is_empty() {
+            result.examples_of = format!("{} against {}", work.defence.name, of.attack);
+        }
         Ok(())
     }
 }
@@ -84,13 +95,30 @@ struct Kept {
 
 const FILE: &str = "examples.json";
 
-impl Evaluation {
-    /// Saves the examples in the run folder, exactly as they were judged.
-    pub fn save_examples(&self, folder: &Path) -> Result<(), EvaluateError> {
-        let kept = Kept { what: self.examples_of.clone(), examples: self.examples.clone() };
-        let text = serde_json::to_vec(&kept).unwrap_or_default();
-        Ok(write_atomic(&folder.join(FILE), &text)?)
+/// Saves the examples in the run folder, exactly as they were judged.
+pub(crate) fn keep(result: &Evaluation, folder: &Path) -> Result<(), EvaluateError> {
+    let kept = Kept { what: result.examples_of.clone(), examples: result.examples.clone() };
+    let text = serde_json::to_vec(&kept).unwrap_or_default();
+    Ok(write_atomic(&folder.join(FILE), &text)?)
+}
+
+/// The examples of shards as those of the whole: the first of all in the order of the subset.
+pub(crate) fn merge(folders: &[PathBuf], count: usize, out: &Path) -> Result<(), EvaluateError> {
+    let mut all = Kept { what: String::new(), examples: Vec::new() };
+    for folder in folders {
+        let path = folder.join(FILE);
+        let refuse = |reason: String| EvaluateError::File { path: path.clone(), reason };
+        let bytes = std::fs::read(&path).map_err(|e| refuse(e.to_string()))?;
+        let kept: Kept = serde_json::from_slice(&bytes).map_err(|e| refuse(e.to_string()))?;
+        if !kept.examples.is_empty() {
+            all.what = kept.what;
+        }
+        all.examples.extend(kept.examples);
     }
+    all.examples.sort_by_key(|example| example.position);
+    all.examples.truncate(count);
+    let text = serde_json::to_vec(&all).unwrap_or_default();
+    Ok(write_atomic(&out.join(FILE), &text)?)
 }
 
 /// The report of a run folder, with its pictures where it has some.

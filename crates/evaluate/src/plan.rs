@@ -1,13 +1,13 @@
 //! The plan of an evaluation: models, data, attacks, defences, as TOML.
 
-use crate::EvaluateError;
+use crate::{EvaluateError, checks::CATALOGUE};
 use clipguard_model::GradientMode;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 /// What is evaluated. Unknown keys are refused.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Plan {
     /// Heading of the report.
     pub title: String,
@@ -32,10 +32,28 @@ pub struct Plan {
     pub templates: String,
     /// Attacks every defence has to face, the radius that matters most first.
     pub attacks: Vec<String>,
+    /// Files of adversarial pictures made elsewhere, against the radius named first; they count
+    /// like an attack on every defence.
+    pub adversarial: Vec<String>,
     /// Defences; without any, the undefended model alone.
     pub defence: Vec<Defence>,
+    /// Which plausibility checks are run: those that cost nothing, or all.
+    pub checks: Checks,
+    /// Samples the costly checks look at, the first of the subset; 0 means all.
+    pub check_samples: usize,
     /// Pictures shown in the report.
     pub pictures: usize,
+}
+
+/// Which plausibility checks are run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Checks {
+    /// Those that follow from the attacks of the plan.
+    #[default]
+    Cheap,
+    /// All of them, on the radius the plan names first. Takes many times as long.
+    All,
 }
 
 /// A defence and how it is to be attacked.
@@ -80,7 +98,10 @@ impl Default for Plan {
             classes: String::new(),
             templates: "simple".to_owned(),
             attacks: Vec::new(),
+            adversarial: Vec::new(),
             defence: vec![Defence::default()],
+            checks: Checks::Cheap,
+            check_samples: 64,
             pictures: 6,
         }
     }
@@ -118,6 +139,43 @@ impl Plan {
         toml::to_string_pretty(self).unwrap_or_default()
     }
 
+    /// The first key in which two plans differ, with both values; `None` for the same plan.
+    pub fn difference(&self, other: &Self) -> Option<String> {
+        let table = |plan: &Self| toml::Table::try_from(plan).unwrap_or_default();
+        let (here, there) = (table(self), table(other));
+        let short = |value: Option<&toml::Value>| {
+            let text = value.map_or("nothing".to_owned(), ToString::to_string);
+            let cut: String = text.chars().take(80).collect();
+            if cut.len() < text.len() { format!("{cut}...") } else { cut }
+        };
+        let keys = here.keys().chain(there.keys());
+        keys.into_iter().find(|key| here.get(*key) != there.get(*key)).map(|key| {
+            format!("`{key}` is {} here and {} there", short(here.get(key)), short(there.get(key)))
+        })
+    }
+
+    /// Units of work on all models and data, for a progress bar.
+    pub fn units(&self) -> usize {
+        let of = |d: &Defence| {
+            let undefended = d.purify.is_empty();
+            let modes = if undefended { 1 } else { d.gradients.len() };
+            let transfer = if d.transfer && !undefended { 2 } else { 0 };
+            let published = match d.published {
+                Some(_) => 1 + transfer / 2,
+                None => 0,
+            };
+            let checks = match self.checks {
+                Checks::All if !self.attacks.is_empty() => CATALOGUE.len(),
+                _ => 0,
+            };
+            let foreign = if self.attacks.is_empty() { 0 } else { self.adversarial.len() };
+            1 + self.attacks.len() * (modes + transfer + published) + foreign + checks
+        };
+        let defences: usize = self.defence.iter().map(of).sum();
+        let captions = self.retrieval.len() + self.relations.len();
+        self.models.len() * (self.data.len() * defences + captions)
+    }
+
     /// Says which value makes no sense and what would be right.
     pub fn check(&self) -> Result<(), String> {
         let sources = self.data.len() + self.retrieval.len() + self.relations.len();
@@ -129,6 +187,10 @@ impl Plan {
         }
         for attack in &self.attacks {
             clipguard_attack::parse(attack).map_err(|e| format!("attacks: {e}"))?;
+        }
+        if self.attacks.is_empty() && !self.adversarial.is_empty() {
+            let need = "adversarial: at least one attack is needed, its radius is the budget";
+            return Err(need.to_owned());
         }
         let mut names: Vec<&str> = self.defence.iter().map(|d| d.name.as_str()).collect();
         names.sort_unstable();
@@ -160,6 +222,10 @@ mod tests {
         };
         let at = Path::new("plan.toml");
         assert_eq!(Plan::parse(&plan.to_toml(), at).unwrap(), plan);
+        assert_eq!(plan.difference(&plan), None);
+        let other = Plan { samples: 7, ..plan.clone() };
+        let said = plan.difference(&other).unwrap();
+        assert!(said.contains("`samples` is 200 here and 7 there"), "{said}");
         for (text, said) in [
             ("sampels = 3", "unknown field `sampels`"),
             ("models = []", "at least one model"),

@@ -57,6 +57,9 @@ pub struct Record {
     pub base: Option<f64>,
     /// Plausibility checks that bear on this number.
     pub checks: Vec<Check>,
+    /// What follows from them, in words ([`Reliability::words`]); `None` where none was run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reliability: Option<String>,
     /// Wall time.
     pub seconds: Option<f64>,
     /// SHA-256 of what the number depends on.
@@ -89,6 +92,7 @@ impl Default for Record {
             interval: None,
             base: None,
             checks: Vec::new(),
+            reliability: None,
             seconds: None,
             digests: Digests::default(),
             seed: None,
@@ -105,6 +109,20 @@ impl Record {
         self.interval = (n > 0).then(|| Interval::wilson(correct, n, 0.95));
         self.metrics.set("acc1", self.share());
         self
+    }
+
+    /// With these checks, and with what follows from them said in words.
+    pub fn judged(mut self, checks: Vec<Check>) -> Self {
+        let reliability = Reliability::of(&checks);
+        self.reliability =
+            (reliability != Reliability::Unchecked).then(|| reliability.words().to_owned());
+        self.checks = checks;
+        self
+    }
+
+    /// Whether its checks say that the number cannot be trusted.
+    pub fn is_unreliable(&self) -> bool {
+        Reliability::of(&self.checks) == Reliability::NotReliable
     }
 
     /// `correct / n`, or the metric `acc1` where nothing was counted (files of other tools).
@@ -218,6 +236,12 @@ pub struct Check {
     pub value: Option<f64>,
     /// The limit it was compared with.
     pub threshold: Option<f64>,
+    /// p-value, where the verdict is a test's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub p_value: Option<f64>,
+    /// Pictures it looked at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub n: Option<usize>,
     /// The outcome.
     pub verdict: Verdict,
     /// Why the outcome matters, for people who see such a check for the first time.

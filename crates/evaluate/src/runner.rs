@@ -1,137 +1,185 @@
 //! From a plan to records: every defence against every attack, and the worst case over them.
 //!
-//! The unit of work is one attack on one defence of one model on one data source. A finished unit
-//! is kept in the run folder under the digest of all it depends on, so an interrupted run goes on
-//! where it stopped and ends in the same records.
+//! The unit of work is one attack on one defence of one model on one data source. Its outcome is
+//! kept in the run folder sample by sample, so an interrupted run goes on at the batch where it
+//! stopped. Nothing is counted here: when all units are there, the summary reads them, be they
+//! computed in one go, after interruptions, or in shards on several machines.
 
 use crate::{
-    Check, Classification, Classifier, Defence, Digests, EvaluateError, Example, Plan, Record,
-    Subset, Threat, captions, checks,
-    classifier::{mode_name, template_set},
-    record::{HONEST, NO_ATTACK, PUBLISHED, WORST_CASE},
+    Classifier, Defence, EvaluateError, Example, Plan, Record, Shard, Subset, captions,
+    classifier::template_set,
+    cost::Passes,
+    examples,
+    progress::{Follow, State, Until},
     record_file::write_atomic,
-    units::Outcome,
+    schedule::{Kind, StageHead, Task, Work, schedule},
+    summary,
+    units::Stage,
 };
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 use clipguard_attack::parse;
-use clipguard_data::{Source, spelling::number};
-use clipguard_model::{Checkpoint, ClassList, GradientMode, Victim, checkpoint::hex, prompts};
-use sha2::{Digest, Sha256};
-use std::{path::Path, sync::atomic::AtomicBool};
-
-/// What an evaluation tells while it runs.
-pub trait Follow {
-    /// A unit begins: what it is, and how many of how many are done.
-    fn unit(&mut self, what: &str, done: usize, total: usize);
-    /// Something worth a line.
-    fn note(&mut self, text: &str);
-}
+use clipguard_data::Source;
+use clipguard_model::{Checkpoint, ClassList, Query, Victim, prompts};
+use std::{collections::BTreeMap, path::Path, time::Instant};
 
 /// The outcome of a plan.
 #[derive(Default)]
 pub struct Evaluation {
-    /// Records in the order of the plan.
+    /// Records in the order of the plan; none for a shard.
     pub records: Vec<Record>,
     /// Pictures, chosen by the hash of their keys among those the first attack changed the answer
     /// to.
     pub examples: Vec<Example>,
     /// What the examples were attacked with.
     pub examples_of: String,
+    /// Whether the time was up before all was done.
+    pub is_cut: bool,
+    /// Units that are missing because of that.
+    pub missing: Vec<String>,
 }
 
-/// One model on one data source, with everything the units need.
-pub(crate) struct Stage<'a> {
-    pub(crate) plan: &'a Plan,
-    plan_digest: String,
-    pub(crate) folder: &'a Path,
-    pub(crate) classifier: Classifier,
-    pub(crate) subset: Subset,
-    dataset: String,
-    pub(crate) stop: &'a AtomicBool,
+/// Where and how far a plan is run.
+#[derive(Clone, Copy, Debug)]
+pub struct Run<'a> {
+    /// The run folder.
+    pub folder: &'a Path,
+    /// Which samples.
+    pub shard: Shard,
+    /// Until when.
+    pub until: Until<'a>,
+    /// Where tensors live.
+    pub device: &'a Device,
+    /// Threads that decode pictures; 0 means all cores.
+    pub threads: usize,
 }
 
-/// Runs a plan in `folder`; finished units found there are not run again.
+/// Runs a plan; what is finished in the folder is not run again.
+///
+/// When the time is up, the records of what is there are made all the same, and
+/// [`Evaluation::missing`] names the rest.
 pub fn run(
     plan: &Plan,
-    folder: &Path,
-    device: &Device,
-    threads: usize,
+    run: &Run<'_>,
     follow: &mut dyn Follow,
-    stop: &AtomicBool,
 ) -> Result<Evaluation, EvaluateError> {
-    let text = plan.to_toml();
-    let kept = folder.join("plan.toml");
-    match std::fs::read_to_string(&kept) {
-        Ok(old) if old != text => {
-            return Err(EvaluateError::Folder {
-                path: folder.to_owned(),
-                reason: "holds the run of another plan; choose another folder".to_owned(),
-            });
-        }
-        _ => write_atomic(&kept, text.as_bytes())?,
+    let coupled = |d: &&Defence| d.published.as_ref().is_some_and(|p| p.batch > 1);
+    if let Some(defence) = plan.defence.iter().find(coupled).filter(|_| !run.shard.is_whole()) {
+        return Err(EvaluateError::Coupled(defence.name.clone()));
+    }
+    settle(plan, run.folder, run.shard)?;
+    for folder in ["units", "stages"].map(|name| run.folder.join(name)) {
+        std::fs::create_dir_all(&folder)
+            .map_err(|e| EvaluateError::Folder { path: folder.clone(), reason: e.to_string() })?;
     }
     let mut result = Evaluation::default();
-    let (mut done, total) = (0, plan.units());
-    for model in &plan.models {
-        let checkpoint = Checkpoint::open(model)?;
-        checkpoint.warnings.iter().for_each(|w| follow.note(&format!("{model}: {w}")));
-        for spelling in &plan.data {
-            let source = clipguard_data::open(spelling, &clipguard_data::Options::default())?;
-            let classes = class_names(plan, source.as_ref())?;
-            let templates = template_set(&plan.templates)?;
-            let stage = Stage {
-                plan,
-                plan_digest: hex(&Sha256::digest(&text)),
-                folder,
-                classifier: Classifier::new(&checkpoint, &classes, &templates, device)?,
-                subset: Subset::of(
-                    source.as_ref(),
-                    plan.samples,
-                    &checkpoint.preprocess,
-                    device,
-                    threads,
-                )?,
-                dataset: spelling.clone(),
-                stop,
-            };
-            stage.check_labels()?;
-            for (key, reason) in &stage.subset.skipped.first {
-                follow.note(&format!("skipped {key}: {reason}"));
-            }
-            for defence in &plan.defence {
-                stage.defence(defence, &mut result, &mut |what| {
-                    follow.unit(what, done, total);
-                    done += 1;
-                })?;
-            }
-        }
-        type Measure =
-            fn(&Checkpoint, &str, &Plan, &Device, usize) -> Result<Record, EvaluateError>;
-        let kinds: [(&[String], Measure); 2] =
-            [(&plan.retrieval, captions::retrieval), (&plan.relations, captions::relations)];
-        for (spellings, measure) in kinds {
-            for spelling in spellings {
-                follow.unit(spelling, done, total);
-                done += 1;
-                result.records.push(measure(&checkpoint, spelling, plan, device, threads)?);
-            }
-        }
+    match complete(plan, run, &mut result, follow) {
+        Err(EvaluateError::TimeUp) => result.is_cut = true,
+        other => other?,
     }
-    crate::write_records(&folder.join("records.jsonl"), &result.records)?;
+    examples::keep(&result, run.folder)?;
+    if run.shard.is_whole() {
+        let told = summary::tell(plan, run.folder)?;
+        (result.records, result.missing) = (told.records, told.missing);
+    }
     Ok(result)
 }
 
-impl Plan {
-    /// Units of work, for a progress bar.
-    pub fn units(&self) -> usize {
-        let of = |d: &Defence| {
-            let published = usize::from(d.published.is_some()) * self.attacks.len();
-            1 + d.gradients.len() * self.attacks.len() + published
-        };
-        let defences: usize = self.defence.iter().map(of).sum();
-        let captions = self.retrieval.len() + self.relations.len();
-        self.models.len() * (self.data.len() * defences + captions)
+/// Completes every unit of the plan.
+fn complete(
+    plan: &Plan,
+    run: &Run<'_>,
+    result: &mut Evaluation,
+    follow: &mut dyn Follow,
+) -> Result<(), EvaluateError> {
+    let mut pace = Pace { total: plan.units(), ..Pace::default() };
+    for (model_number, model) in plan.models.iter().enumerate() {
+        let checkpoint = Checkpoint::open(model)?;
+        checkpoint.warnings.iter().for_each(|w| follow.note(&format!("{model}: {w}")));
+        for (data_number, spelling) in plan.data.iter().enumerate() {
+            let number = model_number * plan.data.len() + data_number;
+            let stage = stage(plan, run, &checkpoint, spelling, number)?;
+            for (_, key, reason) in &stage.head.skipped {
+                follow.note(&format!("skipped {key}: {reason}"));
+            }
+            stage_units(&stage, &mut pace, follow)?;
+            if result.examples.is_empty() && plan.pictures > 0 {
+                stage.examples(result)?;
+            }
+        }
+        // Captions are compared with each other, so they are not shared out.
+        if run.shard.index == 0 {
+            for (place, what) in captions::of_plan(plan).into_iter().enumerate() {
+                follow.unit(what.1, pace.done, pace.total);
+                pace.done += 1;
+                captions::complete((model_number, place), what, &checkpoint, plan, run)?;
+            }
+        }
     }
+    Ok(())
+}
+
+/// Claims the folder for this plan and shard, or says in what the one it holds differs.
+pub(crate) fn settle(plan: &Plan, folder: &Path, shard: Shard) -> Result<(), EvaluateError> {
+    let refuse = |reason: String| EvaluateError::Folder { path: folder.to_owned(), reason };
+    std::fs::create_dir_all(folder).map_err(|e| refuse(e.to_string()))?;
+    let kept = folder.join("plan.toml");
+    match std::fs::read_to_string(&kept) {
+        Ok(text) => {
+            let old = Plan::parse(&text, &kept)?;
+            if let Some(field) = plan.difference(&old) {
+                return Err(refuse(format!(
+                    "holds the run of another plan ({field}); choose another folder"
+                )));
+            }
+        }
+        Err(_) => write_atomic(&kept, plan.to_toml().as_bytes())?,
+    }
+    let path = folder.join("shard");
+    match std::fs::read_to_string(&path) {
+        Ok(old) if old.trim() != shard.to_string() => {
+            Err(refuse(format!("holds shard {}, not {shard}; choose another folder", old.trim())))
+        }
+        Ok(_) => Ok(()),
+        Err(_) => Ok(write_atomic(&path, format!("{shard}\n").as_bytes())?),
+    }
+}
+
+fn stage<'a>(
+    plan: &'a Plan,
+    run: &Run<'a>,
+    checkpoint: &Checkpoint,
+    spelling: &str,
+    number: usize,
+) -> Result<Stage<'a>, EvaluateError> {
+    let source = clipguard_data::open(spelling, &clipguard_data::Options::default())?;
+    let classes = class_names(plan, source.as_ref())?;
+    let templates = template_set(&plan.templates)?;
+    let classifier = Classifier::new(checkpoint, &classes, &templates, run.device)?;
+    let subset = Subset::part_of(
+        source.as_ref(),
+        plan.samples,
+        run.shard,
+        &checkpoint.preprocess,
+        run.device,
+        run.threads,
+    )?;
+    check_labels(&subset, &classes, spelling)?;
+    let [_, c, h, w] = subset.pixels.dims();
+    let head = StageHead {
+        model: classifier.name.clone(),
+        dataset: spelling.to_owned(),
+        weights: classifier.digest.clone(),
+        prompts: classifier.head_digest.clone(),
+        classes,
+        shape: [c, h, w],
+        shard: run.shard,
+        chosen: subset.chosen,
+        chosen_digest: subset.chosen_digest.clone(),
+        samples: subset.samples.clone(),
+        skipped: subset.missing.clone(),
+    };
+    head.keep(run.folder, number)?;
+    Ok(Stage { plan, folder: run.folder, classifier, subset, head, until: run.until })
 }
 
 /// The source's class names, or those the plan names.
@@ -151,200 +199,140 @@ fn class_names(plan: &Plan, source: &dyn Source) -> Result<Vec<String>, Evaluate
     Ok(list.names().to_vec())
 }
 
-impl Stage<'_> {
-    fn check_labels(&self) -> Result<(), EvaluateError> {
-        let (label, classes) =
-            (self.subset.labels.iter().max().copied(), self.classifier.head.classes.len());
-        match label {
-            Some(label) if label >= classes => {
-                Err(EvaluateError::TooFewClasses { data: self.dataset.clone(), label, classes })
+fn check_labels(subset: &Subset, classes: &[String], data: &str) -> Result<(), EvaluateError> {
+    match subset.labels.iter().max().copied() {
+        Some(label) if label >= classes.len() => Err(EvaluateError::TooFewClasses {
+            data: data.to_owned(),
+            label,
+            classes: classes.len(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// How fast a run goes, against what was expected.
+#[derive(Default)]
+struct Pace {
+    done: usize,
+    total: usize,
+    /// Seconds expected of units that are done, and the seconds they took.
+    expected: f64,
+    taken: f64,
+    /// Seconds expected of units that are not done.
+    open: f64,
+}
+
+impl Pace {
+    /// Seconds left, from how the expectation has held so far.
+    fn left(&self) -> Option<f64> {
+        let factor = if self.expected > 0.0 { self.taken / self.expected } else { 1.0 };
+        (self.open > 0.0).then_some(self.open * factor)
+    }
+}
+
+/// Hands batches on with the time that is left.
+struct Timed<'a> {
+    follow: &'a mut dyn Follow,
+    left: Option<f64>,
+}
+
+impl Follow for Timed<'_> {
+    fn unit(&mut self, what: &str, done: usize, total: usize) {
+        self.follow.unit(what, done, total);
+    }
+
+    fn batch(&mut self, state: &State) {
+        self.follow.batch(&State { left: self.left, ..*state });
+    }
+
+    fn note(&mut self, text: &str) {
+        self.follow.note(text);
+    }
+}
+
+/// Completes all units of a stage.
+fn stage_units(
+    stage: &Stage<'_>,
+    pace: &mut Pace,
+    follow: &mut dyn Follow,
+) -> Result<(), EvaluateError> {
+    let works = schedule(stage.plan, &stage.head)?;
+    let seconds = expected(stage, &works, follow)?;
+    pace.open = seconds.values().sum();
+    for work in &works {
+        let mut alive = vec![true; stage.head.samples.len()];
+        // Pictures of the undefended model are made once and belong to no defence's survivors.
+        let mut all = vec![true; stage.head.samples.len()];
+        for (what, task) in work.tasks() {
+            follow.unit(&what, pace.done, pace.total);
+            let own = task.purify == work.defence.purify && task.batch.is_none();
+            let counted = if own { &mut alive } else { &mut all };
+            let mut timed = Timed { follow: &mut *follow, left: pace.left() };
+            let taken = stage.complete(task, counted, &mut timed)?;
+            if let Some(seconds) = seconds.get(&task.id(&stage.head, stage.plan.seed)) {
+                pace.expected += seconds;
+                pace.taken += taken;
+                pace.open -= seconds;
             }
-            _ => Ok(()),
+            pace.done += 1;
         }
     }
+    Ok(())
+}
 
-    /// All records of one defence.
-    fn defence(
-        &self,
-        defence: &Defence,
-        result: &mut Evaluation,
-        begin: &mut dyn FnMut(&str),
-    ) -> Result<(), EvaluateError> {
-        begin(&format!("{} · clean", defence.name));
-        let clean = self.classify(&self.victim(&defence.purify, None)?, &self.subset.pixels)?;
-        let record = self.record(defence, NO_ATTACK, None, clean.correct);
-        let base = record.share();
-        result.records.push(with_metrics(record, &clean));
-        for attack in &self.plan.attacks {
-            self.attacked(defence, attack, base, result, begin)?;
+/// Seconds, at most, of every attack that is not finished, from the time of one batch.
+fn expected(
+    stage: &Stage<'_>,
+    works: &[Work<'_>],
+    follow: &mut dyn Follow,
+) -> Result<BTreeMap<String, f64>, EvaluateError> {
+    let mut seconds = BTreeMap::new();
+    let mut open: Vec<&Task> = Vec::new();
+    for task in works.iter().flat_map(|work| work.tasks()).map(|(_, task)| task) {
+        if matches!(task.kind, Kind::Attack) && !stage.is_complete(task)? {
+            open.push(task);
         }
-        Ok(())
     }
-
-    /// One attack on one defence, in every way, and the worst case.
-    fn attacked(
-        &self,
-        defence: &Defence,
-        attack: &str,
-        base: Option<f64>,
-        result: &mut Evaluation,
-        begin: &mut dyn FnMut(&str),
-    ) -> Result<(), EvaluateError> {
-        let undefended = defence.purify.is_empty();
-        let mut worst = vec![true; self.subset.len()];
-        let (mut parts, mut direct) = (Vec::new(), vec![true; self.subset.len()]);
-        let mut zero = 0f32;
-        let transferred = match defence.transfer && !undefended {
-            true => Some(self.unit(&[], None, attack, None)?.1),
-            false => None,
+    if open.is_empty() || stage.subset.is_empty() {
+        return Ok(seconds);
+    }
+    let (forward, backward) = pass(stage)?;
+    let mut passes: BTreeMap<&str, Passes> = BTreeMap::new();
+    for task in open {
+        let known = match passes.get(task.attack.as_str()) {
+            Some(known) => *known,
+            None => Passes::of(&*parse(&task.attack)?, stage.head.classes.len()),
         };
-        for mode in &defence.gradients {
-            begin(&format!("{} · {attack} · {}", defence.name, mode_name(*mode)));
-            let mode = (!undefended).then_some(*mode);
-            let (outcome, _) = self.unit(&defence.purify, mode, attack, None)?;
-            narrow(&mut direct, &outcome.right);
-            zero = zero.max(outcome.zero_gradients);
-            parts.push((mode.map(mode_name), attack.to_owned(), outcome));
-        }
-        narrow(&mut worst, &direct);
-        let mut found = vec![checks::zero_gradients(f64::from(zero))];
-        if let Some(pixels) = &transferred {
-            let victim = self.victim(&defence.purify, None)?;
-            let right = self.classify(&victim, pixels)?.right(&self.subset.labels);
-            found.push(checks::transfer(&broken(&direct), &broken(&right)));
-            narrow(&mut worst, &right);
-            let outcome = Outcome { right, zero_gradients: 0.0, flags: Vec::new(), seconds: 0.0 };
-            parts.push((None, format!("transfer of {attack}"), outcome));
-        }
-        for (gradient, name, outcome) in &parts {
-            let mut record = self.record(defence, name, *gradient, count(&outcome.right));
-            record.threat = Some(threat(attack));
-            (record.base, record.seconds) = (base, Some(outcome.seconds));
-            if !outcome.flags.is_empty() {
-                record.extra.insert("flags".to_owned(), outcome.flags.clone().into());
-            }
-            result.records.push(record);
-        }
-        let mut record = self.record(defence, WORST_CASE, None, count(&worst));
-        record.threat = Some(threat(attack));
-        (record.base, record.checks) = (base, found);
-        result.records.push(record);
-        if let Some(published) = &defence.published {
-            begin(&format!("{} · {attack} · published protocol", defence.name));
-            let record = self.published(defence, published, attack, transferred.as_ref())?;
-            result.records.push(Record { base, ..record });
-        }
-        if result.examples.is_empty() && self.plan.pictures > 0 {
-            self.examples(defence, attack, result)?;
-        }
-        Ok(())
+        passes.insert(&task.attack, known);
+        let id = task.id(&stage.head, stage.plan.seed);
+        seconds.insert(id, known.seconds(stage.head.samples.len(), forward, backward));
     }
-
-    fn published(
-        &self,
-        defence: &Defence,
-        published: &crate::Published,
-        attack: &str,
-        transferred: Option<&Tensor<4>>,
-    ) -> Result<Record, EvaluateError> {
-        let (mode, batch) = (Some(published.gradient), Some(published.batch));
-        let (outcome, _) = self.unit(&published.purify, mode, attack, batch)?;
-        let mut found: Vec<Check> = vec![checks::zero_gradients(f64::from(outcome.zero_gradients))];
-        if let Some(pixels) = transferred {
-            let victim = self.victim(&published.purify, None)?;
-            let right = self.classify_by(&victim, pixels, published.batch)?;
-            let right = right.right(&self.subset.labels);
-            found.push(checks::transfer(&broken(&outcome.right), &broken(&right)));
-        }
-        let gradient = Some(mode_name(published.gradient));
-        let mut record = self.record(defence, attack, gradient, count(&outcome.right));
-        record.threat = Some(threat(attack));
-        record.protocol = PUBLISHED.to_owned();
-        (record.checks, record.seconds) = (found, Some(outcome.seconds));
-        Ok(record)
-    }
-
-    pub(crate) fn victim(
-        &self,
-        purify: &[String],
-        gradient: Option<GradientMode>,
-    ) -> Result<impl Victim + use<>, EvaluateError> {
-        self.classifier.defended(purify, gradient)
-    }
-
-    pub(crate) fn classify(
-        &self,
-        victim: &dyn Victim,
-        pixels: &Tensor<4>,
-    ) -> Result<Classification, EvaluateError> {
-        self.classify_by(victim, pixels, self.plan.batch)
-    }
-
-    fn classify_by(
-        &self,
-        victim: &dyn Victim,
-        pixels: &Tensor<4>,
-        batch: usize,
-    ) -> Result<Classification, EvaluateError> {
-        let logits = self.classifier.logits(victim, pixels, &self.subset.keys, batch);
-        Ok(Classification::new(&logits, victim.classes(), &self.subset.labels)?)
-    }
-
-    fn record(
-        &self,
-        defence: &Defence,
-        attack: &str,
-        gradient: Option<&str>,
-        correct: usize,
-    ) -> Record {
-        Record {
-            dataset: self.dataset.clone(),
-            model: self.classifier.name.clone(),
-            pretrained: self.classifier.digest.chars().take(12).collect(),
-            defence: defence.name.clone(),
-            attack: attack.to_owned(),
-            protocol: HONEST.to_owned(),
-            gradient: gradient.map(str::to_owned),
-            digests: Digests {
-                model: Some(self.classifier.digest.clone()),
-                data: Some(self.subset.digest.clone()),
-                head: Some(self.classifier.head_digest.clone()),
-                plan: Some(self.plan_digest.clone()),
-            },
-            seed: Some(self.plan.seed),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            ..Record::default()
-        }
-        .counted(correct, self.subset.len())
-    }
+    let sum: f64 = seconds.values().sum();
+    follow.note(&format!(
+        "{}: {} attacks on {} pictures, at most about {} (one batch took {:.2} s); checks come on \
+         top",
+        stage.head.dataset,
+        seconds.len(),
+        stage.head.samples.len(),
+        crate::report::duration(sum),
+        stage.plan.batch as f64 * (forward + backward),
+    ));
+    Ok(seconds)
 }
 
-fn with_metrics(mut record: Record, clean: &Classification) -> Record {
-    record.metrics.set("acc1", clean.acc1);
-    record.metrics.set("acc5", clean.acc5);
-    record.metrics.set("mean_per_class_recall", clean.mean_per_class_recall);
-    record
-}
-
-/// The norm and radius of an attack's spelling.
-fn threat(attack: &str) -> Threat {
-    let full = parse(attack).map(|a| a.spelling());
-    let get = |key: &str| full.as_ref().ok().and_then(|s| s.get(key).map(str::to_owned));
-    Threat {
-        norm: get("norm").unwrap_or_else(|| "linf".to_owned()),
-        eps: get("eps").and_then(|text| number(&text)),
-        space: "pixels".to_owned(),
-    }
-}
-
-fn narrow(alive: &mut [bool], right: &[bool]) {
-    alive.iter_mut().zip(right).for_each(|(a, r)| *a &= r);
-}
-
-fn broken(right: &[bool]) -> Vec<bool> {
-    right.iter().map(|r| !r).collect()
-}
-
-fn count(right: &[bool]) -> usize {
-    right.iter().filter(|r| **r).count()
+/// Seconds of a forward and of a backward pass over one picture, from one batch.
+fn pass(stage: &Stage<'_>) -> Result<(f64, f64), EvaluateError> {
+    let count = stage.plan.batch.min(stage.subset.len());
+    let victim = stage.classifier.defended(&[], None)?;
+    let keys = &stage.subset.keys[..count];
+    let started = Instant::now();
+    let pixels = stage.subset.part(0..count);
+    let _ = victim.logits(Query { pixels: pixels.clone(), keys, draw: 0 }).into_data();
+    let forward = started.elapsed().as_secs_f64() / count as f64;
+    let tracked = pixels.autodiff().require_grad();
+    let logits = victim.logits(Query { pixels: tracked.clone(), keys, draw: 0 });
+    let gradient = tracked.grad_remove(&mut logits.sum().backward());
+    let _ = gradient.map(|gradient| gradient.into_data());
+    let both = started.elapsed().as_secs_f64() / count as f64;
+    Ok((forward, (both - 2.0 * forward).max(forward)))
 }

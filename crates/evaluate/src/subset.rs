@@ -1,6 +1,6 @@
 //! A fixed subset of a labelled source, prepared for a model.
 
-use crate::EvaluateError;
+use crate::{EvaluateError, Shard, schedule::SampleHead};
 use burn::tensor::{Device, Tensor};
 use clipguard_data::{Limits, Loader, LoaderOptions, RawSample, Skipped, Source};
 use clipguard_model::{Preprocess, checkpoint::hex};
@@ -19,6 +19,13 @@ pub struct Subset {
     pub digest: String,
     /// What could not be read.
     pub skipped: Skipped,
+    /// The samples without their pictures.
+    pub(crate) samples: Vec<SampleHead>,
+    /// Samples of all shards, and the digest of their keys.
+    pub(crate) chosen: usize,
+    pub(crate) chosen_digest: String,
+    /// Place, key and reason of what could not be read.
+    pub(crate) missing: Vec<(usize, String, String)>,
 }
 
 impl Subset {
@@ -27,6 +34,18 @@ impl Subset {
     pub fn of(
         source: &dyn Source,
         n: usize,
+        preprocess: &Preprocess,
+        device: &Device,
+        threads: usize,
+    ) -> Result<Self, EvaluateError> {
+        Self::part_of(source, n, Shard::default(), preprocess, device, threads)
+    }
+
+    /// As [`Subset::of`], of those samples that belong to a shard.
+    pub fn part_of(
+        source: &dyn Source,
+        n: usize,
+        shard: Shard,
         preprocess: &Preprocess,
         device: &Device,
         threads: usize,
@@ -47,31 +66,52 @@ impl Subset {
         if chosen.is_empty() {
             return Err(EvaluateError::NoLabels(source.name().to_owned()));
         }
+        let (count, chosen_digest) = (chosen.len(), digest_of(chosen.values().map(|raw| &raw.key)));
+        // From here on a sample is known by its place in the whole subset.
+        let placed = (0u64..).zip(chosen.into_values());
+        let own: Vec<RawSample> = placed
+            .filter(|(_, raw)| shard.has(&raw.key))
+            .map(|(index, raw)| RawSample { index, ..raw })
+            .collect();
+        let mut missing: BTreeMap<usize, String> =
+            own.iter().map(|raw| (raw.index as usize, raw.key.clone())).collect();
         let resize = preprocess.resize;
         let options = LoaderOptions { threads, ..LoaderOptions::default() };
-        let mut loader = Loader::from_samples(chosen.into_values().map(Ok), options, move |raw| {
+        let mut loader = Loader::from_samples(own.into_iter().map(Ok), options, move |raw| {
+            let position = raw.index as usize;
             let sample = raw.decode(&Limits::default())?;
             let picture = resize.picture(&sample.picture);
-            Ok((sample.key, sample.label.unwrap_or_default(), picture.rgb))
+            Ok((position, sample.key, sample.label.unwrap_or_default(), picture.rgb))
         })?;
-        let (mut keys, mut labels, mut pictures) = (Vec::new(), Vec::new(), Vec::new());
-        let mut hash = Sha256::new();
+        let (mut samples, mut pictures) = (Vec::new(), Vec::new());
         for sample in loader.by_ref() {
-            let (key, label, picture) = sample?;
+            let (position, key, label, picture) = sample?;
+            missing.remove(&position);
+            let mut hash = Sha256::new();
             hash.update(&key);
             hash.update((label as u64).to_le_bytes());
             hash.update(&picture);
-            keys.push(key);
-            labels.push(label);
+            samples.push(SampleHead { key, position, label, digest: hex(&hash.finalize()) });
             pictures.push(picture);
         }
+        let skipped = loader.skipped().clone();
+        let reason = |key: &str| {
+            let known = skipped.first.iter().find(|(known, _)| known == key);
+            known.map_or("could not be read".to_owned(), |(_, reason)| reason.to_string())
+        };
+        let missing =
+            missing.into_iter().map(|(place, key)| (place, reason(&key), key)).collect::<Vec<_>>();
         let views: Vec<&[u8]> = pictures.iter().map(Vec::as_slice).collect();
         Ok(Self {
             pixels: preprocess.stack(&views, device),
-            labels,
-            keys,
-            digest: hex(&hash.finalize()),
-            skipped: loader.skipped().clone(),
+            labels: samples.iter().map(|sample| sample.label).collect(),
+            keys: samples.iter().map(|sample| sample.key.clone()).collect(),
+            digest: digest_of(samples.iter().map(|sample| &sample.digest)),
+            missing: missing.into_iter().map(|(place, reason, key)| (place, key, reason)).collect(),
+            samples,
+            chosen: count,
+            chosen_digest,
+            skipped,
         })
     }
 
@@ -90,4 +130,14 @@ impl Subset {
         let [_, c, h, w] = self.pixels.dims();
         self.pixels.clone().slice([range, 0..c, 0..h, 0..w])
     }
+}
+
+/// SHA-256 over texts, each on its own line.
+pub(crate) fn digest_of<'a>(texts: impl Iterator<Item = &'a String>) -> String {
+    let mut hash = Sha256::new();
+    for text in texts {
+        hash.update(text);
+        hash.update("\n");
+    }
+    hex(&hash.finalize())
 }

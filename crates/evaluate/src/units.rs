@@ -1,131 +1,255 @@
-//! Units of work: one attack on one victim, kept in the run folder when finished.
+//! Units of work on one stage: what each kind does with a batch of samples.
 
-use crate::{EvaluateError, record_file::write_atomic, runner::Stage};
-use burn::tensor::{Tensor, TensorData};
-use clipguard_attack::{Batch, parse};
-use clipguard_model::{GradientMode, checkpoint::hex};
-use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
-use std::{
-    path::{Path, PathBuf},
-    sync::atomic::Ordering,
-    time::Instant,
+use crate::{
+    Classifier, EvaluateError, Plan, Subset,
+    adversarial::{self, Adversarial},
+    checks::{Bench, CATALOGUE, Effort, Subject},
+    classifier::mode_name,
+    metrics::{argmax, rank},
+    progress::{Follow, State, Until},
+    schedule::{Kind, StageHead, Task, threat},
+    unit_file::{Line, Totals, UnitFile},
 };
+use burn::tensor::{Tensor, TensorData};
+use clipguard_attack::{Batch, Norm, parse};
+use clipguard_model::{GradientMode, Query, Victim};
+use std::{ops::Range, path::Path, time::Instant};
 
-/// Which attack and defence a unit is about.
-#[derive(Serialize)]
-struct Unit<'a> {
-    model: &'a str,
-    head: &'a str,
-    data: &'a str,
-    purify: &'a [String],
-    gradient: Option<GradientMode>,
-    attack: &'a str,
-    batch: Option<usize>,
-    seed: u64,
-    version: &'a str,
+/// One model on one data source, with everything the units need.
+pub(crate) struct Stage<'a> {
+    pub(crate) plan: &'a Plan,
+    pub(crate) folder: &'a Path,
+    pub(crate) classifier: Classifier,
+    pub(crate) subset: Subset,
+    pub(crate) head: StageHead,
+    pub(crate) until: Until<'a>,
 }
 
-/// What is kept of a unit.
-#[derive(Clone, Serialize, Deserialize)]
-pub(crate) struct Outcome {
-    /// Per sample: right after the attack.
-    pub(crate) right: Vec<bool>,
-    /// Share of gradients that were zero.
-    pub(crate) zero_gradients: f32,
-    /// What the attack reported.
-    pub(crate) flags: Vec<String>,
-    /// Wall time.
-    pub(crate) seconds: f64,
-}
+/// Lines, cost and pictures of one batch.
+type Done = (Vec<Line>, Totals, Vec<f32>);
 
 impl Stage<'_> {
-    /// The outcome of one attack on one victim and the attacked pictures, from the folder or
-    /// computed.
-    pub(crate) fn unit(
+    /// Completes a unit, from where it stands. `alive` are the samples no unit of this defence has
+    /// broken so far; an attack's unit takes from them what it breaks.
+    pub(crate) fn complete(
         &self,
-        purify: &[String],
-        gradient: Option<GradientMode>,
-        attack: &str,
-        batch: Option<usize>,
-    ) -> Result<(Outcome, Tensor<4>), EvaluateError> {
-        let attack_ = parse(attack)?;
-        let full = attack_.spelling().to_string();
-        let unit = Unit {
-            model: &self.classifier.digest,
-            head: &self.classifier.head_digest,
-            data: &self.subset.digest,
-            purify,
-            gradient,
-            attack: &full,
-            batch,
-            seed: self.plan.seed,
-            version: env!("CARGO_PKG_VERSION"),
-        };
-        let digest = hex(&Sha256::digest(serde_json::to_string(&unit).unwrap_or_default()));
-        let path = self.folder.join("units").join(&digest[..24]);
-        if let Some(kept) = self.kept(&path) {
-            return Ok(kept);
-        }
+        task: &Task,
+        alive: &mut [bool],
+        follow: &mut dyn Follow,
+    ) -> Result<f64, EvaluateError> {
         let started = Instant::now();
-        let victim = self.victim(purify, gradient)?;
-        let size = batch.unwrap_or(self.plan.batch);
-        let (mut right, mut parts, mut flags) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut zero, mut weight) = (0f32, 0f32);
-        for start in (0..self.subset.len()).step_by(size) {
-            if self.stop.load(Ordering::Relaxed) {
+        let stem = task.stem(self.folder, &self.head, self.plan.seed);
+        let mut file = UnitFile::open(&stem, task.picture(&self.head))?;
+        let count = task.count(&self.head, self.plan);
+        let size = self.size(task)?;
+        let counts = !matches!(task.kind, Kind::Check { .. });
+        let mut kills = 0;
+        let mut narrow = |lines: &[Line], from: usize, alive: &mut [bool]| {
+            for (line, alive) in lines.iter().zip(&mut alive[from..]) {
+                kills += usize::from(*alive && !line.right && counts);
+                *alive &= line.right || !counts;
+            }
+            kills
+        };
+        narrow(&file.lines, 0, alive);
+        while file.lines.len() < count {
+            if self.until.is_stopped() {
                 return Err(EvaluateError::Stopped);
             }
-            let end = (start + size).min(self.subset.len());
-            let labels = &self.subset.labels[start..end];
-            let keys = &self.subset.keys[start..end];
-            let batch = Batch { pixels: self.subset.part(start..end), labels, keys };
-            let attacked = attack_.run(&victim, &batch, self.plan.seed);
-            right.extend(attacked.success.iter().map(|broken| !broken));
-            zero += attacked.zero_gradients * attacked.backwards as f32;
-            weight += attacked.backwards as f32;
-            flags.extend(attacked.flags.iter().map(ToString::to_string));
-            parts.push(attacked.pixels);
+            if self.until.is_over() {
+                return Err(EvaluateError::TimeUp);
+            }
+            let start = file.lines.len();
+            let range = start..(start + size).min(count);
+            let (lines, totals, pictures) = self.batch(task, range.clone())?;
+            let kills = narrow(&lines, start, alive);
+            file.append(lines, &totals, &pictures)?;
+            follow.batch(&State {
+                done: range.end,
+                samples: count,
+                alive: alive.iter().filter(|alive| **alive).count(),
+                kills,
+                left: None,
+            });
         }
-        flags.sort();
-        flags.dedup();
-        let zero_gradients = if weight > 0.0 { zero / weight } else { 0.0 };
-        let seconds = started.elapsed().as_secs_f64();
-        let outcome = Outcome { right, zero_gradients, flags, seconds };
-        let pixels = Tensor::cat(parts, 0);
-        self.keep(&path, &outcome, &pixels)?;
-        Ok((outcome, pixels))
+        Ok(started.elapsed().as_secs_f64())
     }
 
-    fn files(path: &Path) -> (PathBuf, PathBuf) {
-        (path.with_extension("json"), path.with_extension("f32"))
+    /// Whether nothing of it is left to do.
+    pub(crate) fn is_complete(&self, task: &Task) -> Result<bool, EvaluateError> {
+        let stem = task.stem(self.folder, &self.head, self.plan.seed);
+        let file = UnitFile::open(&stem, task.picture(&self.head))?;
+        Ok(file.lines.len() >= task.count(&self.head, self.plan))
     }
 
-    fn kept(&self, path: &Path) -> Option<(Outcome, Tensor<4>)> {
-        let (json, raw) = Self::files(path);
-        let outcome: Outcome = serde_json::from_slice(&std::fs::read(json).ok()?).ok()?;
-        let bytes = std::fs::read(raw).ok()?;
-        let values: Vec<f32> = bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
-        let shape = self.subset.pixels.dims();
-        let whole = values.len() == shape.iter().product::<usize>()
-            && outcome.right.len() == self.subset.len();
-        let pixels =
-            || Tensor::from_data(TensorData::new(values, shape), &self.subset.pixels.device());
-        whole.then(|| (outcome, pixels()))
+    /// Samples at once. Where rows depend on each other a unit's own number is kept exactly.
+    fn size(&self, task: &Task) -> Result<usize, EvaluateError> {
+        let most = task.batch.unwrap_or(self.plan.batch);
+        if task.batch.is_some() || !matches!(task.kind, Kind::Check { .. }) {
+            return Ok(most);
+        }
+        let victim = self.classifier.defended(&task.purify, None)?;
+        Ok(victim.limit().map_or(most, |limit| limit.rows.min(most)))
     }
 
-    /// Pictures first: a unit counts as finished by its JSON file.
-    fn keep(
+    fn batch(&self, task: &Task, range: Range<usize>) -> Result<Done, EvaluateError> {
+        match &task.kind {
+            Kind::Clean => {
+                let pixels = self.subset.part(range.clone());
+                self.classified(task, range, pixels, true)
+            }
+            Kind::Attack => self.attacked(task, range),
+            Kind::Transfer { source } => {
+                let stem = self.folder.join("units").join(source);
+                let made = UnitFile::open(&stem, self.head.shape.iter().product())?;
+                let pixels = self.pictures(made.pictures(range.clone())?, range.len());
+                self.classified(task, range, pixels, false)
+            }
+            Kind::Foreign { file } => self.foreign(task, Path::new(file), range),
+            Kind::Check { id, attacks, gradients } => {
+                self.measured(task, id, attacks, gradients, range)
+            }
+        }
+    }
+
+    fn pictures(&self, numbers: Vec<f32>, rows: usize) -> Tensor<4> {
+        let [c, h, w] = self.head.shape;
+        let device = self.subset.pixels.device();
+        Tensor::from_data(TensorData::new(numbers, [rows, c, h, w]), &device)
+    }
+
+    /// Answers to pictures, a line a sample; `ranked` keeps the rank of the true class.
+    fn classified(
         &self,
-        path: &Path,
-        outcome: &Outcome,
-        pixels: &Tensor<4>,
-    ) -> Result<(), EvaluateError> {
-        let (json, raw) = Self::files(path);
-        let values = pixels.clone().into_data().try_to_vec::<f32>().unwrap_or_default();
-        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        write_atomic(&raw, &bytes)?;
-        let text = serde_json::to_vec(outcome).unwrap_or_default();
-        Ok(write_atomic(&json, &text)?)
+        task: &Task,
+        range: Range<usize>,
+        pixels: Tensor<4>,
+        ranked: bool,
+    ) -> Result<Done, EvaluateError> {
+        let victim = self.classifier.defended(&task.purify, None)?;
+        let (keys, labels) = (&self.subset.keys[range.clone()], &self.subset.labels[range]);
+        let query = Query { pixels, keys, draw: 0 };
+        let logits = victim.logits(query).into_data().try_to_vec::<f32>().unwrap_or_default();
+        let rows = logits.chunks_exact(victim.classes().max(1));
+        let lines = rows.zip(keys).zip(labels).map(|((row, key), label)| Line {
+            sample: key.clone(),
+            right: argmax(row) == Some(*label),
+            pred: argmax(row),
+            rank: ranked.then(|| rank(row, *label)),
+            ..Line::default()
+        });
+        let totals = Totals { forwards: keys.len() as u64, ..Totals::default() };
+        Ok((lines.collect(), totals, Vec::new()))
     }
+
+    fn attacked(&self, task: &Task, range: Range<usize>) -> Result<Done, EvaluateError> {
+        let attack = parse(&task.attack)?;
+        let victim = self.classifier.defended(&task.purify, task.gradient)?;
+        let (keys, labels) = (&self.subset.keys[range.clone()], &self.subset.labels[range.clone()]);
+        let batch = Batch { pixels: self.subset.part(range), labels, keys };
+        let found = attack.run(&victim, &batch, self.plan.seed);
+        let query = Query { pixels: found.pixels.clone(), keys, draw: 0 };
+        let logits = victim.logits(query).into_data().try_to_vec::<f32>().unwrap_or_default();
+        let classes = victim.classes().max(1);
+        let line = |i: usize| Line {
+            sample: keys[i].clone(),
+            right: !found.success[i],
+            pred: argmax(&logits[i * classes..(i + 1) * classes]),
+            norm: Some(found.norm[i]),
+            first: found.first_success[i],
+            points: Some(found.loss[i].len()),
+            ..Line::default()
+        };
+        let zero = f64::from(found.zero_gradients) * found.backwards as f64;
+        let totals = Totals {
+            forwards: (found.forwards + keys.len()) as u64,
+            backwards: found.backwards as u64,
+            zero_gradients: zero.round() as u64,
+            flags: found.flags.iter().filter_map(|f| serde_json::to_value(f).ok()).collect(),
+        };
+        let pictures = found.pixels.clone().into_data().try_to_vec::<f32>().unwrap_or_default();
+        Ok(((0..keys.len()).map(line).collect(), totals, pictures))
+    }
+
+    /// Pictures that were handed in; those outside budget or box count as unchanged.
+    fn foreign(
+        &self,
+        task: &Task,
+        path: &Path,
+        range: Range<usize>,
+    ) -> Result<Done, EvaluateError> {
+        let file: Adversarial = adversarial::read(path)?;
+        let clean = self.subset.part(range.clone());
+        let places: Vec<usize> =
+            self.head.samples[range.clone()].iter().map(|sample| sample.position).collect();
+        let given = file
+            .matched(&clean, &self.subset.keys[range.clone()], &places, self.head.chosen)
+            .map_err(|reason| EvaluateError::File { path: path.to_owned(), reason })?;
+        let (norm, eps) = budget(task.attack.trim_start_matches("within "))?;
+        let inside = adversarial::within(&clean, &given, norm, eps);
+        let rows = inside.iter().enumerate().map(|(i, inside)| match inside {
+            true => given.clone().narrow(0, i, 1),
+            false => clean.clone().narrow(0, i, 1),
+        });
+        let sizes = norm.measure(given.clone() - clean.clone());
+        let pixels = Tensor::cat(rows.collect(), 0);
+        let (mut lines, mut totals, _) = self.classified(task, range, pixels, false)?;
+        lines.iter_mut().zip(sizes).for_each(|(line, size)| line.norm = Some(size as f32));
+        let outside = inside.iter().filter(|inside| !**inside).count();
+        if outside > 0 {
+            totals.flags.push(serde_json::json!({ "outside-the-budget": outside }));
+        }
+        Ok((lines, totals, Vec::new()))
+    }
+
+    fn measured(
+        &self,
+        task: &Task,
+        id: &str,
+        attacks: &[String],
+        gradients: &[GradientMode],
+        range: Range<usize>,
+    ) -> Result<Done, EvaluateError> {
+        let undefended = task.purify.is_empty();
+        let modes = if undefended { &[GradientMode::Exact][..] } else { gradients };
+        let victims = modes
+            .iter()
+            .map(|mode| self.classifier.defended(&task.purify, (!undefended).then_some(*mode)))
+            .collect::<Result<Vec<_>, _>>()?;
+        let bare = self.classifier.defended(&[], None)?;
+        let (norm, eps) = budget(&attacks[0])?;
+        let names = modes.iter().map(|mode| mode_name(*mode));
+        let bench = Bench {
+            modes: names.zip(victims.iter().map(|victim| victim as &dyn Subject)).collect(),
+            bare: (!undefended).then_some(&bare as &dyn Subject),
+            norm,
+            eps,
+            attacks,
+            seed: self.plan.seed,
+            random: false,
+            effort: Effort { batch: self.plan.batch, ..Effort::default() },
+        };
+        let (keys, labels) = (&self.subset.keys[range.clone()], &self.subset.labels[range.clone()]);
+        let batch = Batch { pixels: self.subset.part(range), labels, keys };
+        let probe = CATALOGUE.iter().find(|probe| probe.id() == id);
+        let rows = probe.map_or_else(Vec::new, |probe| probe.rows(&bench, &batch));
+        let lines = keys.iter().zip(rows).map(|(key, row)| Line {
+            sample: key.clone(),
+            row: row.values,
+            reason: row.reason,
+            ..Line::default()
+        });
+        Ok((lines.collect(), Totals::default(), Vec::new()))
+    }
+}
+
+/// Norm and radius of an attack's spelling.
+fn budget(attack: &str) -> Result<(Norm, f32), EvaluateError> {
+    let threat = threat(attack)?;
+    let norm = match threat.norm.as_str() {
+        "l1" => Norm::L1,
+        "l2" => Norm::L2,
+        _ => Norm::Linf,
+    };
+    Ok((norm, threat.eps.map_or(f32::INFINITY, |eps| eps as f32)))
 }

@@ -1,26 +1,36 @@
 //! `clipguard attack`.
 
+mod check;
+
 use crate::{failure::Failure, session::Session};
-use burn::tensor::Tensor;
-use clipguard_attack::{Attacked, Batch};
-use clipguard_data::{Picture, file_name};
+use burn::tensor::{Tensor, TensorData};
+use clipguard_attack::{Attacked, Batch, Norm};
+use clipguard_data::{
+    Picture, file_name,
+    spelling::{Spelling, number},
+};
 use clipguard_evaluate::{
-    Classification, Classifier, Interval, Subset,
+    Check, Classification, Classifier, Interval, Reliability, Subset,
+    adversarial::{self, Origin},
     classifier::template_set,
     record_file::write_atomic,
     report::{Cell, Share, Table},
 };
 use clipguard_model::{Checkpoint, Victim};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Make adversarial pictures and say how many work.
 ///
-/// Pictures are saved as PNG in the model's input size; success is counted twice, on the numbers
-/// the attack found and on the saved pictures read back.
+/// Pictures are saved in the model's input size, exactly (`adversarial.safetensors`, which
+/// `clipguard evaluate --adversarial` takes) and as PNG, which rounds them; both are read back and
+/// judged again. `--check` asks whether the attack was worth its number: it looks for gradients
+/// that are zero, wrong or saturated, lets random points and other attacks try, and plants an
+/// adversarial that the attack has to find. It takes many times as long as the attack.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     clipguard attack --attack pgd:eps=4/255,steps=40 --out runs/adversarial\n  \
-    clipguard attack --model my-clip/ --data photos/ --attack fgsm:eps=2/255 --purify clipure-cos --out adv\n\n\
+    clipguard attack --model my-clip/ --data photos/ --attack fgsm:eps=2/255 --purify clipure-cos --out adv\n  \
+    clipguard attack --attack pgd:eps=2/255 --check --samples 64 --out runs/checked\n\n\
     `clipguard methods pgd` lists the parameters of an attack.")]
 pub(crate) struct Args {
     /// The model under attack.
@@ -44,6 +54,9 @@ pub(crate) struct Args {
     /// Pictures at once.
     #[arg(long, default_value_t = 50)]
     batch: usize,
+    /// Check whether the attack is strong enough to be believed (slow).
+    #[arg(long)]
+    check: bool,
     /// Folder for pictures and summary.
     #[arg(long)]
     out: PathBuf,
@@ -84,30 +97,81 @@ pub(crate) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
         bar.set_position(end as u64);
     }
     bar.finish_and_clear();
-    let saved = save(&results, &subset, &pictures)?;
-    let logits = classifier.logits(&victim, &saved, &subset.keys, size);
-    let reread = Classification::new(&logits, victim.classes(), &subset.labels)
-        .map_err(|e| Failure::Failed(e.to_string()))?
-        .right(&subset.labels);
-    tell(args, session, &results, &reread, &attack.spelling().to_string())
+    let spelling = attack.spelling();
+    let saved = save(&results, &subset, args, &spelling.to_string(), &classifier, session)?;
+    let (norm, eps) = budget(&spelling);
+    let again = |pixels: &Tensor<4>| -> Result<Again, Failure> {
+        let logits = classifier.logits(&victim, pixels, &subset.keys, size);
+        let right = Classification::new(&logits, victim.classes(), &subset.labels)
+            .map_err(|e| Failure::Failed(e.to_string()))?
+            .right(&subset.labels);
+        let inside = adversarial::within(&subset.pixels, pixels, norm, eps);
+        let count = |flags: &[bool]| flags.iter().filter(|flag| **flag).count();
+        Ok(Again { right: count(&right), inside: count(&inside) })
+    };
+    let again = [again(&saved[0])?, again(&saved[1])?];
+    let checks = match args.check {
+        true => check::run(args, session, &classifier, &subset, size, &spelling.to_string())?,
+        false => Vec::new(),
+    };
+    tell(args, session, &results, &again, &spelling.to_string(), &checks)
 }
 
-/// Saves the attacked pictures as PNG and returns them as read back from 8 bits.
-fn save(results: &[Attacked], subset: &Subset, folder: &Path) -> Result<Tensor<4>, Failure> {
+/// What was found when saved pictures were read back.
+struct Again {
+    /// Pictures that are right.
+    right: usize,
+    /// Pictures within budget and box.
+    inside: usize,
+}
+
+/// Norm and radius of an attack; the pictures of an attack without a radius have none to keep.
+fn budget(spelling: &Spelling) -> (Norm, f32) {
+    let norm = match spelling.get("norm") {
+        Some("l1") => Norm::L1,
+        Some("l2") => Norm::L2,
+        _ => Norm::Linf,
+    };
+    let eps = spelling.get("eps").and_then(number).unwrap_or(f64::INFINITY);
+    (norm, eps as f32)
+}
+
+/// Saves the attacked pictures, exactly and as PNG, and returns both as read back.
+fn save(
+    results: &[Attacked],
+    subset: &Subset,
+    args: &Args,
+    attack: &str,
+    classifier: &Classifier,
+    session: &Session,
+) -> Result<[Tensor<4>; 2], Failure> {
     let all = Tensor::cat(results.iter().map(|r| r.pixels.clone()).collect(), 0);
+    let exact = args.out.join("adversarial.safetensors");
+    let origin = Origin {
+        keys: subset.keys.clone(),
+        attack: attack.to_owned(),
+        model: classifier.digest.clone(),
+        seed: session.seed,
+    };
+    adversarial::save(&exact, &all, &origin)?;
     let [_, _, h, w] = all.dims();
     let levels = (all * 255.0).round();
-    let values = levels.clone().into_data().try_to_vec::<f32>().unwrap_or_default();
+    let values = levels.into_data().try_to_vec::<f32>().unwrap_or_default();
+    let mut reread = Vec::with_capacity(values.len());
     for (planes, key) in values.chunks_exact(3 * h * w).zip(&subset.keys) {
         let plane = h * w;
         let rgb = (0..3 * plane).map(|i| planes[i % 3 * plane + i / 3] as u8).collect();
         let picture = Picture { width: w as u32, height: h as u32, rgb };
-        let path = folder.join(format!("{}.png", file_name(key)));
-        let bytes =
-            png(&picture).map_err(|e| Failure::Failed(format!("{}: {e}", path.display())))?;
-        write_atomic(&path, &bytes)?;
+        let path = args.out.join("pictures").join(format!("{}.png", file_name(key)));
+        let failed = |e: image::ImageError| Failure::Failed(format!("{}: {e}", path.display()));
+        write_atomic(&path, &png(&picture).map_err(failed)?)?;
+        let back = image::open(&path).map_err(failed)?.to_rgb8().into_raw();
+        reread.extend((0..3 * plane).map(|i| f32::from(back[i % plane * 3 + i / plane]) / 255.0));
     }
-    Ok(levels / 255.0)
+    let device = session.device();
+    let shape = subset.pixels.dims();
+    let png = Tensor::from_data(TensorData::new(reread, shape), &device);
+    Ok([adversarial::read(&exact)?.pixels(&device), png])
 }
 
 fn png(picture: &Picture) -> Result<Vec<u8>, image::ImageError> {
@@ -126,13 +190,13 @@ fn tell(
     args: &Args,
     session: &Session,
     results: &[Attacked],
-    reread: &[bool],
+    [exact, png]: &[Again; 2],
     attack: &str,
+    checks: &[Check],
 ) -> Result<(), Failure> {
     let all = |of: fn(&Attacked) -> &Vec<bool>| results.iter().flat_map(of).filter(|v| **v).count();
-    let n = reread.len();
+    let n: usize = results.iter().map(|r| r.success.len()).sum();
     let (clean, broken) = (all(|r| &r.correct), all(|r| &r.success));
-    let saved = reread.iter().filter(|right| **right).count();
     let backwards: usize = results.iter().map(|r| r.backwards).sum();
     let zero: f32 = results.iter().map(|r| r.zero_gradients * r.backwards as f32).sum();
     let zero = f64::from(zero) / backwards.max(1) as f64;
@@ -143,9 +207,11 @@ fn tell(
     let summary = serde_json::json!({
         "model": args.model, "data": args.data, "attack": attack, "purify": args.purify,
         "n": n, "clean_correct": clean, "robust_correct": n - broken,
-        "robust_correct_as_png": saved,
+        "robust_correct_reread": exact.right, "within_budget_reread": exact.inside,
+        "robust_correct_as_png": png.right, "within_budget_as_png": png.inside,
         "robust_interval": Interval::wilson(n - broken, n, 0.95),
-        "zero_gradients": zero, "flags": flags, "seed": session.seed,
+        "zero_gradients": zero, "flags": flags, "checks": checks,
+        "reliability": Reliability::of(checks).words(), "seed": session.seed,
         "version": env!("CARGO_PKG_VERSION"),
     });
     let path = args.out.join("summary.json");
@@ -154,15 +220,25 @@ fn tell(
         println!("{summary:#}");
         return Ok(());
     }
-    let mut table = Table::new("", &["pictures", "right", "of"]);
-    for (name, right) in
-        [("clean", clean), ("attacked", n - broken), ("attacked, saved as PNG", saved)]
-    {
+    let doubt = match Reliability::of(checks) {
+        Reliability::NotReliable => " (not reliable)",
+        _ => "",
+    };
+    let mut table = Table::new("", &["pictures", "right", "of", "within budget"]);
+    for (name, right, inside) in [
+        ("clean".to_owned(), clean, None),
+        (format!("attacked{doubt}"), n - broken, None),
+        (format!("attacked, read back{doubt}"), exact.right, Some(exact.inside)),
+        (format!("attacked, as PNG{doubt}"), png.right, Some(png.inside)),
+    ] {
         let share = Cell::Share(Share::counted(right, n));
-        table.row(vec![Cell::Text(name.to_owned()), share, Cell::Count(n as u64)]);
+        let inside = inside.map_or(Cell::Missing, |inside| Cell::Count(inside as u64));
+        table.row(vec![Cell::Text(name), share, Cell::Count(n as u64), inside]);
     }
     println!("{}", table.text(100));
     flags.iter().for_each(|flag| println!("note: {flag}"));
+    check::tell(checks);
     println!("pictures  {}", args.out.join("pictures").display());
+    println!("exact     {}", args.out.join("adversarial.safetensors").display());
     Ok(())
 }

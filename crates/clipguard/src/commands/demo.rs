@@ -1,8 +1,8 @@
 //! `clipguard demo`.
 
-use super::evaluate::{carry_out, tell};
+use super::evaluate::{Job, carry_out, tell};
 use crate::{failure::Failure, session::Session};
-use clipguard_evaluate::{Defence, Plan, Published, Record, record};
+use clipguard_evaluate::{Defence, Plan, Published, Record, Shard, record};
 use clipguard_model::GradientMode;
 use std::path::PathBuf;
 
@@ -67,7 +67,14 @@ fn plan(samples: usize, seed: u64) -> Plan {
 pub(crate) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
     let plan = plan(args.samples, session.seed);
     let command = format!("clipguard demo --out {}", args.out.display());
-    let evaluation = carry_out(&plan, &args.out, &command, &STORY, session)?;
+    let job = Job {
+        folder: &args.out,
+        command: &command,
+        explanation: &STORY,
+        shard: Shard::default(),
+        deadline: None,
+    };
+    let evaluation = carry_out(&plan, &job, session)?;
     if !session.json {
         verdict(&evaluation.records).iter().for_each(|line| println!("{line}"));
         println!();

@@ -8,6 +8,7 @@ pub(crate) mod demo;
 pub(crate) mod embed;
 pub(crate) mod evaluate;
 pub(crate) mod inspect;
+pub(crate) mod merge;
 pub(crate) mod methods;
 pub(crate) mod report;
 pub(crate) mod train;

@@ -2,7 +2,7 @@
 
 use super::{
     Block, Cell, Comparison, Headline, Report, Reproduce, Section, Share, Table, ThreatModel, Tone,
-    number,
+    evidence, number,
     radius::{over_eps, radius},
 };
 use crate::record::{
@@ -42,6 +42,7 @@ impl Report {
                 .sections
                 .push(Section::new("The published protocol and the honest one", compared));
         }
+        report.sections.extend(evidence::section(main));
         // Other radii are what the curve is for; in the table they would hide the comparison.
         let (here, elsewhere): (Vec<Record>, Vec<Record>) = records
             .iter()
@@ -69,7 +70,7 @@ impl Table {
         let columns: [Column; 6] = [
             ("model", Record::model_fullname),
             ("data", |r| r.dataset.clone()),
-            ("attack", |r| if r.is_clean() { "none (clean)".into() } else { r.attack.clone() }),
+            ("attack", attack_name),
             ("radius", |r| r.threat.as_ref().map_or(String::new(), radius)),
             ("gradient", |r| r.gradient.clone().unwrap_or_default()),
             ("protocol", |r| if r.is_clean() { String::new() } else { r.protocol.clone() }),
@@ -134,6 +135,16 @@ impl Table {
     }
 }
 
+/// The attack as a table names it. A number that cannot be trusted never stands there without
+/// these words.
+fn attack_name(record: &Record) -> String {
+    match record.is_clean() {
+        true => "none (clean)".into(),
+        false if record.is_unreliable() => format!("{} (not reliable)", record.attack),
+        false => record.attack.clone(),
+    }
+}
+
 /// Metrics of tasks that have no accuracy, such as retrieval; a handful, by name.
 fn other_metrics(records: &[Record]) -> Vec<&str> {
     let mut names: Vec<&str> = Vec::new();
@@ -152,8 +163,8 @@ fn other_metrics(records: &[Record]) -> Vec<&str> {
 }
 
 /// The honest worst case, else any worst case, else the attacked record with the least left, else
-/// the first.
-fn headline_record(records: &[Record]) -> Option<&Record> {
+/// the first. This is the number a report is about.
+pub fn headline_record(records: &[Record]) -> Option<&Record> {
     let share = |record: &Record| record.share().unwrap_or(f64::INFINITY);
     let worst = |honest: bool| {
         records
@@ -198,7 +209,8 @@ fn headline(main: &Record, records: &[Record]) -> Headline {
     let sentence = if main.is_clean() {
         format!("{counted} are classified right.")
     } else {
-        format!("{at}{counted} survive {survived}.")
+        let doubt = if main.is_unreliable() { "; this number is not reliable" } else { "" };
+        format!("{at}{counted} survive {survived}{doubt}.")
     };
     let clean = records.iter().find(|r| r.is_clean() && r.defence == main.defence);
     let published = records.iter().find(|r| {

@@ -10,6 +10,8 @@ mod axis;
 mod chart;
 mod curve;
 mod escape;
+mod evidence;
+mod findings;
 mod from_records;
 mod from_run;
 mod gallery;
@@ -24,6 +26,8 @@ mod text;
 
 pub use axis::{Axis, Scale};
 pub use chart::{Bar, BarChart, LineChart, Point, Series};
+pub use findings::reason;
+pub use from_records::headline_record;
 pub use gallery::{Gallery, Pixels, Prediction, Triple};
 pub use panel::{Comparison, Headline, Reproduce, Side, ThreatModel, Tone};
 pub use share::Share;
@@ -112,6 +116,11 @@ impl Section {
     }
 }
 
+/// A duration as people say it: `0.4 s`, `3 min 20 s`, `2 h 5 min`.
+pub fn duration(seconds: f64) -> String {
+    number::seconds(seconds)
+}
+
 fn charts(row: &mut String) -> String {
     let charts = std::mem::take(row);
     if charts.is_empty() { charts } else { format!("<div class=\"charts\">{charts}</div>") }
@@ -140,7 +149,7 @@ impl Report {
             out += &section.html(index + 1);
             out.push('\n');
         }
-        out += &panel::checks(&self.checks);
+        out += &findings::checks(&self.checks);
         if !self.limits.is_empty() {
             let limits: String =
                 self.limits.iter().map(|limit| format!("<li>{}</li>", html(limit))).collect();

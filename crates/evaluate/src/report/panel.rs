@@ -1,13 +1,8 @@
 //! The fixed parts of a report: verdict, threat model, the two protocols, checks, how to
 //! reproduce.
 
-use super::{
-    escape::html,
-    number,
-    share::Share,
-    table::{Cell, Table, badge},
-};
-use crate::record::{Check, Record, Reliability, Verdict, WORST_CASE};
+use super::{escape::html, number, share::Share};
+use crate::record::{Record, Reliability, WORST_CASE};
 
 /// Whether the news is good.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -286,39 +281,4 @@ impl Reproduce {
             .collect();
         out + &format!("<dl class=\"digests\">{lines}</dl></section>")
     }
-}
-
-/// The plausibility checks: a row each, and the reasons of those that were not passed.
-pub(crate) fn checks(checks: &[Check]) -> String {
-    if checks.is_empty() {
-        return String::new();
-    }
-    let mut table = Table::new("", &["check", "result", "value", "limit"]);
-    for check in checks {
-        let name = format!("{} {}", check.id, check.name);
-        table.row(vec![
-            Cell::Text(name.trim().to_owned()),
-            Cell::Verdict(check.verdict),
-            Cell::number(check.value, 3),
-            Cell::number(check.threshold, 3),
-        ]);
-    }
-    let reasons = checks.iter().filter(|c| matches!(c.verdict, Verdict::Fail | Verdict::Suspect));
-    let reasons: String = reasons
-        .map(|check| {
-            format!(
-                "<div class=\"reason\"><p>{} <b>{} {}</b></p><p>{}</p><p class=\"unit\">{}</p></div>",
-                badge(check.verdict),
-                html(&check.id),
-                html(&check.name),
-                html(&check.explanation),
-                html(&check.remedy)
-            )
-        })
-        .collect();
-    format!(
-        "<section><h2>Can the numbers be trusted?</h2><p>A defence can look strong because the \
-         attack was weak. These checks look for the signs of that.</p>{reasons}{}</section>",
-        table.html()
-    )
 }

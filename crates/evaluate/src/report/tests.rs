@@ -43,6 +43,7 @@ fn hostile() -> Report {
         verdict: Verdict::Fail,
         explanation: bad(),
         remedy: bad(),
+        ..Check::default()
     };
     let mut table = Table::new(bad(), &[HOSTILE, HOSTILE]);
     table.group(bad());

@@ -24,6 +24,12 @@ pub(super) fn section(folder: &Path) -> Result<Section, Failure> {
         section.fact("records", records.len() as u64);
         return Ok(section);
     }
+    // An evaluation that is under way, or a shard, which has no records of its own.
+    if let Ok(shard) = std::fs::read_to_string(folder.join("shard")) {
+        let mut section = Section::new("evaluation run, not finished or a part");
+        section.fact("shard", shard.trim());
+        return Ok(section);
+    }
     let plan = folder.join("plan.toml");
     let text = std::fs::read_to_string(&plan).map_err(|error| Failure::reading(&plan, &error))?;
     let recipe = Recipe::parse(&text, &plan)?;

@@ -1,0 +1,169 @@
+//! What stands behind a worst case: each attack alone and together, accuracy over iterations, the
+//! norms that were enough, and the classes that suffered most.
+
+use super::{Axis, Bar, BarChart, Block, Cell, LineChart, Section, Series, Share, Table, number};
+use crate::{
+    evidence::{Alone, ClassAlive},
+    record::Record,
+};
+use serde::de::DeserializeOwned;
+
+/// Bars of the histogram.
+const BINS: usize = 8;
+/// Classes that are shown.
+const WORST: usize = 5;
+
+/// The section of a worst-case record; `None` for a record without what it takes.
+pub(super) fn section(worst: &Record) -> Option<Section> {
+    let attacks: Vec<Alone> = list(worst, "attacks");
+    if attacks.is_empty() {
+        return None;
+    }
+    let mut blocks = vec![Block::Table(attack_table(worst, &attacks))];
+    blocks.extend(iterations(worst, &attacks).map(Block::Lines));
+    blocks.extend(histogram(&list::<f32>(worst, "norms")).map(Block::Bars));
+    blocks.extend(class_table(list(worst, "classes")).map(Block::Table));
+    Some(Section::new("What each attack did", blocks))
+}
+
+fn list<T: DeserializeOwned>(record: &Record, key: &str) -> Vec<T> {
+    let value = record.extra.get(key).cloned();
+    value.and_then(|value| serde_json::from_value(value).ok()).unwrap_or_default()
+}
+
+fn attack_table(worst: &Record, attacks: &[Alone]) -> Table {
+    let headings = ["attack", "gradient", "alone", "with those above", "only this one broke"];
+    let mut table = Table::new("", &headings);
+    for part in attacks {
+        table.row(vec![
+            Cell::Text(part.attack.clone()),
+            part.gradient.clone().map_or(Cell::Missing, Cell::Text),
+            Cell::Share(Share::counted(part.alone, worst.n)),
+            Cell::Share(Share::counted(part.cumulative, worst.n)),
+            Cell::Count(part.unique as u64),
+        ]);
+    }
+    table.note = "Accuracy after the attack alone, and after it and all above it. The last column \
+                  counts pictures that no other attack broke: an attack with none adds nothing \
+                  here."
+        .into();
+    table
+}
+
+/// Accuracy after so many evaluations of the loss, a curve for each attack that needed several.
+fn iterations(worst: &Record, attacks: &[Alone]) -> Option<LineChart> {
+    let n = worst.n as f64;
+    let start = worst.base? * n;
+    let series: Vec<Series> = attacks
+        .iter()
+        .filter(|part| part.first.last().is_some_and(|last| *last > 1))
+        .map(|part| {
+            let mut points = vec![(0.0, start / n)];
+            for (broken, step) in (1..).zip(&part.first) {
+                let point = (*step as f64, (start - f64::from(broken)) / n);
+                match points.last_mut() {
+                    Some(last) if last.0 == point.0 => *last = point,
+                    _ => points.push(point),
+                }
+            }
+            let name = match &part.gradient {
+                Some(mode) => format!("{}, {mode}", part.attack),
+                None => part.attack.clone(),
+            };
+            Series::new(name, points)
+        })
+        .take(6)
+        .collect();
+    (!series.is_empty()).then(|| LineChart {
+        title: "How accuracy falls while the attack goes on".into(),
+        note: "A curve that is still falling at its end belongs to an attack that was stopped too \
+               early."
+            .into(),
+        x: Axis::linear("evaluations of the loss"),
+        y: Axis::percent("accuracy"),
+        series,
+        ..LineChart::default()
+    })
+}
+
+/// The smallest change that was enough, over the pictures that were broken.
+fn histogram(norms: &[f32]) -> Option<BarChart> {
+    let most = norms.iter().copied().fold(0f32, f32::max);
+    if norms.len() < BINS || most <= 0.0 {
+        return None;
+    }
+    let mut counts = [0usize; BINS];
+    for norm in norms {
+        let place = (norm / most * BINS as f32) as usize;
+        counts[place.min(BINS - 1)] += 1;
+    }
+    let edge = |i: usize| number::number(f64::from(most) * i as f64 / BINS as f64, 4);
+    let bars = counts.iter().enumerate().map(|(i, count)| Bar {
+        label: format!("{} to {}", edge(i), edge(i + 1)),
+        value: Some(*count as f64),
+        ..Bar::default()
+    });
+    Some(BarChart {
+        title: "How large the changes were that broke a picture".into(),
+        note: "Of several attacks the smallest change. Attacks with a fixed budget use it up, so \
+               only attacks that look for small changes say how little is enough."
+            .into(),
+        label: "pictures".into(),
+        bars: bars.collect(),
+        ..BarChart::default()
+    })
+}
+
+/// The classes with the least left.
+fn class_table(mut classes: Vec<ClassAlive>) -> Option<Table> {
+    if classes.len() < 2 {
+        return None;
+    }
+    let share = |class: &ClassAlive| class.right as f64 / class.n.max(1) as f64;
+    classes.sort_by(|a, b| share(a).total_cmp(&share(b)));
+    let count = classes.len();
+    let mut table =
+        Table::new("The classes with the least left", &["class", "worst case", "pictures"]);
+    for class in classes.iter().take(WORST) {
+        table.row(vec![
+            Cell::Text(class.class.clone()),
+            Cell::Share(Share::counted(class.right, class.n)),
+            Cell::Count(class.n as u64),
+        ]);
+    }
+    let least = classes.first().map_or(0.0, share);
+    table.note = format!("The lowest of {count} classes has {}.", number::percent(least));
+    Some(table)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_worst_case_shows_its_parts() {
+        let mut worst = Record { base: Some(0.9), ..Record::default() }.counted(2, 10);
+        assert_eq!(section(&worst), None);
+        let attacks = json!([
+            {"attack": "fgsm", "alone": 6, "cumulative": 6, "unique": 0, "first": [1, 1, 1]},
+            {"attack": "pgd", "alone": 2, "cumulative": 2, "unique": 4,
+             "first": [1, 2, 2, 5, 7, 9, 9]},
+        ]);
+        worst.extra.insert("attacks".into(), attacks);
+        worst.extra.insert("norms".into(), json!([0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07, 0.08]));
+        let classes =
+            json!([{"class": "cat", "n": 5, "right": 2}, {"class": "dog", "n": 5, "right": 0}]);
+        worst.extra.insert("classes".into(), classes);
+        let section = section(&worst).unwrap();
+        assert_eq!(section.blocks.len(), 4);
+        let html = section.html(1);
+        for said in ["only this one broke", "evaluations of the loss", "dog", "pictures"] {
+            assert!(html.contains(said), "{said}");
+        }
+        let Block::Lines(chart) = &section.blocks[1] else { panic!("no curve") };
+        assert_eq!(chart.series.len(), 1, "one step is no curve");
+        let last = chart.series[0].points.last().unwrap();
+        assert_eq!((last.x, (last.y * 10.0).round()), (9.0, 2.0));
+    }
+}

@@ -1,0 +1,326 @@
+//! What a plan comes to on one model and one data source: every unit of work, named by the digest
+//! of all that its outcome depends on.
+//!
+//! The runner computes the units in this order, a merge collects them from shards, and the
+//! summary reads them; all three see the same list, so none can forget what another did.
+
+use crate::{
+    Checks, Defence, EvaluateError, Plan, Shard, Threat, checks::CATALOGUE, classifier::mode_name,
+    record_file::write_atomic, subset::digest_of,
+};
+use clipguard_attack::parse;
+use clipguard_data::spelling::number;
+use clipguard_model::{GradientMode, checkpoint::hex};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::path::{Path, PathBuf};
+
+/// What is known of one sample without its picture.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct SampleHead {
+    pub(crate) key: String,
+    /// Its place in the order of the subset.
+    pub(crate) position: usize,
+    pub(crate) label: usize,
+    /// SHA-256 of key, label and prepared picture.
+    pub(crate) digest: String,
+}
+
+/// One model on one data source, as it is kept in `stages/`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct StageHead {
+    pub(crate) model: String,
+    pub(crate) dataset: String,
+    /// SHA-256 of the weights.
+    pub(crate) weights: String,
+    /// SHA-256 of all prompts.
+    pub(crate) prompts: String,
+    pub(crate) classes: Vec<String>,
+    /// Channels, height, width.
+    pub(crate) shape: [usize; 3],
+    pub(crate) shard: Shard,
+    /// Samples of all shards, and the digest of their keys in order.
+    pub(crate) chosen: usize,
+    pub(crate) chosen_digest: String,
+    /// Samples of this shard, in order.
+    pub(crate) samples: Vec<SampleHead>,
+    /// Place, key and reason of those that could not be read.
+    pub(crate) skipped: Vec<(usize, String, String)>,
+}
+
+impl StageHead {
+    /// The file of stage `number`.
+    pub(crate) fn path(folder: &Path, number: usize) -> PathBuf {
+        folder.join("stages").join(format!("{number}.json"))
+    }
+
+    /// Reads it, if it is there.
+    pub(crate) fn read(folder: &Path, number: usize) -> Result<Option<Self>, EvaluateError> {
+        let path = Self::path(folder, number);
+        let Ok(bytes) = std::fs::read(&path) else { return Ok(None) };
+        let refuse = |e: serde_json::Error| EvaluateError::File { path, reason: e.to_string() };
+        serde_json::from_slice(&bytes).map(Some).map_err(refuse)
+    }
+
+    /// Keeps it; a folder that was made from other data is refused.
+    pub(crate) fn keep(&self, folder: &Path, number: usize) -> Result<(), EvaluateError> {
+        if let Some(old) = Self::read(folder, number)? {
+            return match self.difference(&old) {
+                None => Ok(()),
+                Some(what) => Err(EvaluateError::Folder {
+                    path: folder.to_owned(),
+                    reason: format!("was made with another {what}; choose another folder"),
+                }),
+            };
+        }
+        let path = Self::path(folder, number);
+        Ok(write_atomic(&path, &serde_json::to_vec(self).unwrap_or_default())?)
+    }
+
+    /// The first thing in which two heads differ, in words.
+    pub(crate) fn difference(&self, other: &Self) -> Option<&'static str> {
+        let same = [
+            ("model (its weights differ)", self.weights == other.weights),
+            ("head (its prompts differ)", self.prompts == other.prompts),
+            ("data source", self.dataset == other.dataset),
+            ("choice of samples", self.chosen_digest == other.chosen_digest),
+            ("shard", self.shard == other.shard),
+            ("data (pictures or labels differ)", self.samples == other.samples),
+        ];
+        same.into_iter().find(|(_, same)| !same).map(|(what, _)| what)
+    }
+
+    /// SHA-256 over keys, labels and pictures of all samples.
+    pub(crate) fn data_digest(&self) -> String {
+        digest_of(self.samples.iter().map(|sample| &sample.digest))
+    }
+}
+
+/// What a unit does.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Kind {
+    /// Classifies the unchanged pictures.
+    Clean,
+    /// Attacks.
+    Attack,
+    /// Classifies the pictures that another unit made.
+    Transfer {
+        /// That unit.
+        source: String,
+    },
+    /// Classifies pictures from a file.
+    Foreign {
+        /// The file.
+        file: String,
+    },
+    /// Measures for a plausibility check.
+    Check {
+        /// Its id.
+        id: &'static str,
+        /// Attacks of its case.
+        attacks: Vec<String>,
+        gradients: Vec<GradientMode>,
+    },
+}
+
+/// A unit of work.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Task {
+    pub(crate) kind: Kind,
+    pub(crate) purify: Vec<String>,
+    pub(crate) gradient: Option<GradientMode>,
+    /// With all settings; empty where nothing is attacked.
+    pub(crate) attack: String,
+    /// Pictures at once, where the result depends on it.
+    pub(crate) batch: Option<usize>,
+}
+
+impl Task {
+    fn new(kind: Kind, purify: &[String]) -> Self {
+        Self { kind, purify: purify.to_vec(), gradient: None, attack: String::new(), batch: None }
+    }
+
+    /// The name of its files: a digest of all that the outcome for a sample depends on.
+    pub(crate) fn id(&self, head: &StageHead, seed: u64) -> String {
+        let of = serde_json::json!({
+            "weights": head.weights, "prompts": head.prompts, "dataset": head.dataset,
+            "task": self, "seed": seed, "version": env!("CARGO_PKG_VERSION"),
+        });
+        hex(&Sha256::digest(of.to_string())).chars().take(24).collect()
+    }
+
+    /// Its files in a run folder, without extension.
+    pub(crate) fn stem(&self, folder: &Path, head: &StageHead, seed: u64) -> PathBuf {
+        folder.join("units").join(self.id(head, seed))
+    }
+
+    /// How many of the stage's samples it looks at: checks take the first of the subset.
+    pub(crate) fn count(&self, head: &StageHead, plan: &Plan) -> usize {
+        match self.kind {
+            Kind::Check { .. } if plan.check_samples > 0 => {
+                head.samples.iter().filter(|s| s.position < plan.check_samples).count()
+            }
+            _ => head.samples.len(),
+        }
+    }
+
+    /// Numbers of a picture it keeps.
+    pub(crate) fn picture(&self, head: &StageHead) -> usize {
+        match self.kind {
+            Kind::Attack => head.shape.iter().product(),
+            _ => 0,
+        }
+    }
+}
+
+/// The units of one attack on one defence.
+pub(crate) struct Attacked {
+    /// As the plan spells it.
+    pub(crate) attack: String,
+    /// Pictures made against the undefended model.
+    pub(crate) bare: Option<Task>,
+    /// The attack itself, through every gradient mode; `None` without a defence.
+    pub(crate) direct: Vec<(Option<GradientMode>, Task)>,
+    /// The defence on the pictures of `bare`.
+    pub(crate) transfer: Option<Task>,
+    /// The publication's protocol, and that on the pictures of `bare`.
+    pub(crate) published: Option<(Task, Option<Task>)>,
+}
+
+/// All attacks of one budget on one defence: what the worst case is taken over.
+pub(crate) struct Group {
+    pub(crate) threat: Threat,
+    pub(crate) attacks: Vec<Attacked>,
+    /// Files of pictures.
+    pub(crate) foreign: Vec<Task>,
+    pub(crate) checks: Vec<Task>,
+}
+
+/// All units of one defence.
+pub(crate) struct Work<'a> {
+    pub(crate) defence: &'a Defence,
+    pub(crate) clean: Task,
+    pub(crate) groups: Vec<Group>,
+}
+
+impl Work<'_> {
+    /// Every unit with a few words, in the order they are computed; a unit may come twice.
+    pub(crate) fn tasks(&self) -> Vec<(String, &Task)> {
+        let name = &self.defence.name;
+        let mut all = vec![(format!("{name} · clean"), &self.clean)];
+        for group in &self.groups {
+            for of in &group.attacks {
+                let what = |how: &str| format!("{name} · {} · {how}", of.attack);
+                all.extend(of.bare.iter().map(|task| (what("on the undefended model"), task)));
+                for (mode, task) in &of.direct {
+                    all.push((what(mode.map_or("exact", mode_name)), task));
+                }
+                all.extend(of.transfer.iter().map(|task| (what("transfer"), task)));
+                if let Some((direct, transfer)) = &of.published {
+                    all.push((what("published protocol"), direct));
+                    all.extend(transfer.iter().map(|task| (what("published, transfer"), task)));
+                }
+            }
+            all.extend(group.foreign.iter().map(|task| (format!("{name} · handed in"), task)));
+            for task in &group.checks {
+                if let Kind::Check { id, .. } = task.kind {
+                    all.push((format!("{name} · check {id}"), task));
+                }
+            }
+        }
+        all
+    }
+}
+
+/// All units of a plan on one stage.
+pub(crate) fn schedule<'a>(
+    plan: &'a Plan,
+    head: &StageHead,
+) -> Result<Vec<Work<'a>>, EvaluateError> {
+    plan.defence.iter().map(|defence| work(plan, head, defence)).collect()
+}
+
+fn work<'a>(
+    plan: &'a Plan,
+    head: &StageHead,
+    defence: &'a Defence,
+) -> Result<Work<'a>, EvaluateError> {
+    let mut groups: Vec<Group> = Vec::new();
+    for attack in &plan.attacks {
+        let threat = threat(attack)?;
+        let tasks = attacked(plan, head, defence, attack)?;
+        match groups.iter_mut().find(|group| group.threat == threat) {
+            Some(group) => group.attacks.push(tasks),
+            None => groups.push(Group {
+                threat,
+                attacks: vec![tasks],
+                foreign: Vec::new(),
+                checks: Vec::new(),
+            }),
+        }
+    }
+    let foreign = |file: &String| Task {
+        // The budget belongs to the unit: pictures outside it do not count.
+        attack: format!("within {}", plan.attacks.first().map_or("", String::as_str)),
+        ..Task::new(Kind::Foreign { file: file.clone() }, &defence.purify)
+    };
+    if let Some(first) = groups.first_mut() {
+        first.foreign = plan.adversarial.iter().map(foreign).collect();
+        if plan.checks == Checks::All {
+            let attacks: Vec<String> = first.attacks.iter().map(|of| of.attack.clone()).collect();
+            let check = |id| {
+                let (attacks, gradients) = (attacks.clone(), defence.gradients.clone());
+                Task::new(Kind::Check { id, attacks, gradients }, &defence.purify)
+            };
+            first.checks = CATALOGUE.iter().map(|probe| check(probe.id())).collect();
+        }
+    }
+    Ok(Work { defence, clean: Task::new(Kind::Clean, &defence.purify), groups })
+}
+
+fn attacked(
+    plan: &Plan,
+    head: &StageHead,
+    defence: &Defence,
+    attack: &str,
+) -> Result<Attacked, EvaluateError> {
+    let full = parse(attack)?.spelling().to_string();
+    let undefended = defence.purify.is_empty();
+    let task = |purify: &[String], gradient| Task {
+        gradient,
+        attack: full.clone(),
+        ..Task::new(Kind::Attack, purify)
+    };
+    let modes: Vec<Option<GradientMode>> = match undefended {
+        true => vec![None],
+        false => defence.gradients.iter().copied().map(Some).collect(),
+    };
+    let bare = (defence.transfer && !undefended).then(|| task(&[], None));
+    let transfer = |purify: &[String], batch| {
+        let source = bare.as_ref()?.id(head, plan.seed);
+        Some(Task { batch, ..Task::new(Kind::Transfer { source }, purify) })
+    };
+    let published = defence.published.as_ref().map(|published| {
+        let batch = Some(published.batch);
+        let direct = Task { batch, ..task(&published.purify, Some(published.gradient)) };
+        (direct, transfer(&published.purify, batch))
+    });
+    Ok(Attacked {
+        attack: attack.to_owned(),
+        direct: modes.into_iter().map(|mode| (mode, task(&defence.purify, mode))).collect(),
+        transfer: transfer(&defence.purify, None),
+        published,
+        bare,
+    })
+}
+
+/// The norm and radius of an attack's spelling.
+pub(crate) fn threat(attack: &str) -> Result<Threat, EvaluateError> {
+    let full = parse(attack)?.spelling();
+    Ok(Threat {
+        norm: full.get("norm").unwrap_or("linf").to_owned(),
+        eps: full.get("eps").and_then(number),
+        space: "pixels".to_owned(),
+    })
+}
