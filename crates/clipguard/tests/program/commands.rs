@@ -231,3 +231,38 @@ fn classify_prints_a_json_line_a_picture() {
     clipguard(&[&arguments[..], &["--purify", "clipure"]].concat())
         .ended(2, &["did you mean `clipure-cos`?"]);
 }
+
+/// From a model to its prior, to purified pictures, to an evaluation of the purifier.
+#[test]
+fn a_prior_is_trained_classifies_and_is_evaluated() {
+    let folder = tempfile::tempdir().unwrap();
+    let (recipe, run) = (folder.path().join("recipe.toml"), folder.path().join("prior"));
+    let settings =
+        "steps = 2\nbatch = 8\nwarmup = 1\n[prior]\ndepth = 1\nheads = 2\nhead_width = 8\n";
+    std::fs::write(&recipe, settings).unwrap();
+    let train = ["--objective", "diffusion-prior", "--model", tiny_model(), "--data"];
+    let begin = ["train", text(&recipe)];
+    clipguard(&[&begin[..], &train, &["scenes:32:side=32", "--out", text(&run)]].concat())
+        .ended(0, &[]);
+    let prior = run.join("checkpoint/prior.safetensors");
+    let spelled = format!("clipure-diff:prior={},steps=2,draws=2", text(&prior));
+    let classify = ["classify", "--model", tiny_model(), "--classes", "cat,dog", "--purify"];
+    let two = clipguard(&[&classify[..], &[&spelled, "--json", "scenes:2:side=32"]].concat());
+    assert_eq!(two.ended(0, &[]).stdout.lines().count(), 2);
+
+    let plan = folder.path().join("plan.toml");
+    let lines = format!(
+        "samples = 6\nmodels = [{:?}]\ndata = [\"scenes:20:side=32,part=instyle\"]\n\
+         templates = \"scenes\"\nattacks = [\"pgd:eps=4/255,steps=2\"]\n\
+         [[defence]]\nname = \"diff\"\npurify = [{spelled:?}]\n\
+         gradients = [\"exact\", \"straight-through\"]\n\
+         published = {{ purify = [\"{}\"], gradient = \"detached\", batch = 2 }}\n",
+        tiny_model(),
+        spelled.replace("steps=2", "steps=2,mode=released"),
+    );
+    std::fs::write(&plan, lines).unwrap();
+    let evaluation = folder.path().join("evaluation");
+    let told = clipguard(&["--json", "evaluate", text(&plan), "--out", text(&evaluation)]);
+    let records = told.ended(0, &[]).json();
+    assert!(records.as_array().unwrap().iter().any(|r| r["protocol"] == "published"), "{records}");
+}

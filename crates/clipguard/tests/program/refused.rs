@@ -140,3 +140,19 @@ fn a_finished_run_is_not_overwritten() {
     let arguments = ["train", "--model", text(&model), "--data", "scenes:9", "--out", text(run)];
     clipguard(&arguments).ended(3, &["holds a run already", "--resume"]);
 }
+
+#[test]
+fn a_prior_of_another_width_and_no_prior_at_all_are_refused() {
+    let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden"));
+    let prior = root.join("clipure/prior_tiny_state.safetensors");
+    let spelled = |path: &Path| format!("clipure-diff:prior={}", text(path));
+    let classify = |purifier: &str| {
+        let classes = ["--classes", "cat,dog", "--purify", purifier, "scenes:2:side=32"];
+        clipguard(&[&["classify", "--model", tiny_model()], &classes[..]].concat())
+    };
+    classify(&spelled(&prior)).ended(3, &["prior_tiny_state", "width 32", "diffusion-prior"]);
+    let model = Path::new(tiny_model()).join("open_clip_model.safetensors");
+    classify(&spelled(&model)).ended(3, &["open_clip_model", "another kind of model"]);
+    classify(&spelled(Path::new("/nowhere/prior"))).ended(3, &["/nowhere/prior"]);
+    classify("clipure-diff").ended(2, &["prior", "path"]);
+}
