@@ -130,7 +130,8 @@ impl AutoAttack {
         }
     }
 
-    fn apgd(&self, part: Part) -> Apgd {
+    /// The settings of one of the APGD attacks.
+    pub fn apgd(&self, part: Part) -> Apgd {
         let is_sparse = self.version == Version::Standard && self.norm == Norm::L1;
         let is_random = self.version == Version::Rand;
         let (is_targeted, classes) = (part == Part::ApgdT, if is_sparse { 5 } else { 9 });

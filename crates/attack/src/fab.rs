@@ -108,7 +108,7 @@ impl Fab {
             for (row, (normal, difference)) in rows.iter_mut().zip(planes) {
                 self.advance(row, normal, f64::from(*difference));
             }
-            self.look(trial, &group, &mut rows, draw + 1);
+            self.look(trial, &group, &mut rows, draw + 1, false);
             if self.early_exit {
                 let open = trial.open_rows(&group);
                 if open.is_empty() {
@@ -169,11 +169,21 @@ impl Fab {
     }
 
     /// Classifies the points, remembers small errors and draws those rows back.
-    fn look(&self, trial: &mut Trial<'_>, group: &Group, rows: &mut [Row], draw: u64) {
+    ///
+    /// A shrunk error is no reason to stop: another class may have a smaller one.
+    fn look(
+        &self,
+        trial: &mut Trial<'_>,
+        group: &Group,
+        rows: &mut [Row],
+        draw: u64,
+        is_shrunk: bool,
+    ) {
         let points = stack(rows, &group.clean);
         let leads = self.query(trial, group, &points, draw);
         for (i, (row, lead)) in rows.iter_mut().zip(leads).enumerate() {
             let Some(lead) = lead else { continue };
+            let lead = if is_shrunk { 0.0 } else { lead };
             let size = self.norm.distance(&row.clean, &row.point);
             if row.nearest.as_ref().is_none_or(|(least, _)| size < *least) {
                 if Norm::within(size, self.eps) {
@@ -227,7 +237,7 @@ impl Fab {
                 row.point = row.clean.iter().zip(nearest).map(shrunk).collect();
             }
         }
-        self.look(trial, &group, &mut rows, draw);
+        self.look(trial, &group, &mut rows, draw, true);
     }
 }
 
