@@ -3,7 +3,7 @@
 //!
 //! `cargo run --release --example pack_model -- runs/embedded assets/model`
 
-use clipguard::model::{Precision, Weights, weights};
+use clipguard::model::{Container, Precision, Weights, weights};
 use flate2::{Compression, write::GzEncoder};
 use std::{error::Error, fs, io::Write, path::PathBuf};
 
@@ -12,7 +12,7 @@ const TOKENS: &str = "token_embedding.weight";
 fn main() -> Result<(), Box<dyn Error>> {
     let paths: Vec<PathBuf> = std::env::args().skip(1).map(PathBuf::from).collect();
     let [run, target] = &paths[..] else { return Err("usage: pack_model RUN TARGET".into()) };
-    let (all, _) = weights::read_safetensors(&run.join("trainer.safetensors"))?;
+    let all = Container::open(&run.join("trainer.safetensors"))?.read()?;
     let mut model: Weights = all
         .iter()
         .filter_map(|(name, array)| Some((name.strip_prefix("weight.")?.to_owned(), array.clone())))

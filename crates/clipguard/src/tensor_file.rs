@@ -11,6 +11,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// Longest header that readers of the format accept.
+pub(crate) const MAX_HEADER: u64 = 100_000_000;
+
 /// Rows of numbers in a file without a name, which disappears with the process however it ends.
 pub(crate) struct Spool {
     file: BufWriter<File>,

@@ -4,9 +4,9 @@
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use clipguard_data::Stream;
 use clipguard_model::{
-    Parameters, Precision, Prior, Weights, normalise,
+    Container, Parameters, Precision, Prior, Weights, normalise,
     prior::{Draw, Layout, Schedule, Text, is_constant},
-    weights::{read_safetensors, to_safetensors},
+    weights::to_safetensors,
 };
 use std::path::{Path, PathBuf};
 
@@ -285,7 +285,7 @@ fn a_checkpoint_is_written_read_and_refused() {
         let weights = layout.initial_weights(1);
         assert_eq!(write(&weights).unwrap(), (layout, weights));
     }
-    let (golden, _) = read_safetensors(&state()).unwrap();
+    let golden = Container::open(&state()).unwrap().read().unwrap();
     let refused = |change: &dyn Fn(&mut Weights)| {
         let mut weights = golden.clone();
         change(&mut weights);

@@ -191,7 +191,7 @@ impl Bench<'_> {
         let query = Query { pixels: tracked.clone(), keys: batch.keys, draw };
         let logits = Scale::Model.apply(self.subject().logits(query));
         let loss = loss.possible(self.subject().classes(), false);
-        let rows = loss.rows(logits, &Aim { labels: batch.labels, targets: None });
+        let rows = loss.rows(logits, &Aim::leave(batch.labels));
         let numbers = values(rows.clone());
         let gradient = match rows.is_tracked() {
             true => tracked.grad_remove(&mut rows.sum().backward()),
@@ -211,7 +211,7 @@ impl Bench<'_> {
     ) -> Vec<f32> {
         let query = Query { pixels: pixels.clone(), keys: batch.keys, draw };
         let loss = loss.possible(self.subject().classes(), false);
-        let aim = Aim { labels: batch.labels, targets: None };
+        let aim = Aim::leave(batch.labels);
         values(loss.rows(self.subject().logits(query), &aim))
     }
 
