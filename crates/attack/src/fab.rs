@@ -88,7 +88,7 @@ impl Fab {
         let clean = host(group.clean.clone());
         let start = |(i, clean): (usize, &[f32])| {
             let mut point = clean.to_vec();
-            if round % self.restarts > 0 {
+            if !round.is_multiple_of(self.restarts) {
                 let purpose = format!("attack-start/fab/{round}");
                 let mut stream = Stream::keyed(seed, &purpose, &group.keys[i]);
                 let offset = direction(self.norm, point.len(), &mut stream);

@@ -331,7 +331,7 @@ fn too_few_classes_are_said() {
         attack.run(&Few(Cnn::load()), &batch, 0).flags
     };
     let instead = Flag::MarginInstead { classes: 2 };
-    assert_eq!(flags("apgd:steps=2,loss=dlr"), [instead.clone()]);
+    assert_eq!(flags("apgd:steps=2,loss=dlr"), std::slice::from_ref(&instead));
     let fewer = Flag::FewerTargets { wanted: 9, possible: 1 };
     assert_eq!(flags("apgd:steps=2,loss=dlr,target-classes=9"), [instead, fewer]);
 }

@@ -71,7 +71,10 @@ pub(crate) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
             "warnings": checkpoint.warnings,
         }));
     }
-    let warnings: String =
-        checkpoint.warnings.iter().map(|w| format!("warning  {}\n", clipguard_data::shown(w))).collect();
+    let warnings: String = checkpoint
+        .warnings
+        .iter()
+        .map(|w| format!("warning  {}\n", clipguard_data::shown(w)))
+        .collect();
     print(&format!("{warnings}model    {}\n", args.out.display()))
 }

@@ -59,7 +59,7 @@ fn inspect_tells_models_data_and_runs_apart() {
     let weights = Path::new(model).join("open_clip_model.safetensors");
     let arguments = ["inspect", "--json", model, text(run), text(&weights), "scenes:10:side=32"];
     let sections = clipguard(&arguments).ended(0, &[]).json();
-    assert_eq!(sections[0]["kind"], "CLIP model, open_clip folder");
+    assert_eq!(sections[0]["kind"], "CLIP model, folder with open_clip_config.json");
     assert_eq!(sections[0]["activation"], "GELU");
     assert_eq!(sections[0]["sha256"].as_str().unwrap().len(), 64);
     assert!(

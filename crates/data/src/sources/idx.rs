@@ -47,8 +47,10 @@ impl Idx {
         let [labelled] = sizes(&path, &bytes)?;
         let labels = bytes[8..].to_vec();
         if labelled != labels.len() || labelled != count {
-            let reason =
-                format!("announces {labelled} labels and holds {}, for {count} pictures", labels.len());
+            let reason = format!(
+                "announces {labelled} labels and holds {}, for {count} pictures",
+                labels.len()
+            );
             return Err(refuse(reason));
         }
         if let Some(at) = labels.iter().position(|label| *label > 9) {
@@ -95,7 +97,9 @@ fn sizes<const N: usize>(path: &Path, bytes: &[u8]) -> Result<[usize; N], DataEr
             let word = |i: usize| bytes[4 + 4 * i..][..4].iter();
             Ok(std::array::from_fn(|i| word(i).fold(0, |n, b| n << 8 | usize::from(*b))))
         }
-        false => Err(DataError::refused(path, format!("is no IDX file of {N} dimensions of bytes"))),
+        false => {
+            Err(DataError::refused(path, format!("is no IDX file of {N} dimensions of bytes")))
+        }
     }
 }
 
@@ -193,7 +197,8 @@ mod tests {
             assert!(error.contains(words), "{error}");
         }
         let pictures = [header(3, &[2, 1, 1]), vec![0, 255]].concat();
-        for labels in [[header(1, &[2]), vec![3]].concat(), [header(1, &[2]), vec![3, 10]].concat()] {
+        for labels in [[header(1, &[2]), vec![3]].concat(), [header(1, &[2]), vec![3, 10]].concat()]
+        {
             let folder = folder(&pictures, &labels);
             assert!(Idx::open("mnist", folder.path(), Split::Test).is_err());
         }

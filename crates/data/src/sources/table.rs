@@ -372,7 +372,9 @@ mod tests {
             Ok(_) => panic!("{text} is read"),
             Err(error) => error.to_string(),
         };
-        assert!(say("photo,caption\n1.png,a\n").contains("has no column of pictures: it has `photo`"));
+        assert!(
+            say("photo,caption\n1.png,a\n").contains("has no column of pictures: it has `photo`")
+        );
         assert!(say("image,words\n1.png,a\n").contains("no column of captions"));
         assert!(say("").contains("is empty"));
         let folder = tempfile::tempdir().unwrap();

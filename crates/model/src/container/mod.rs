@@ -149,7 +149,7 @@ impl Container {
 
     /// Whether a file looks like one of the formats, by its first bytes or its name.
     pub fn looks_like_one(path: &Path) -> bool {
-        let named = [".safetensors", ".index.json"];
+        let named = [".safetensors", ".index.json", ".pt", ".pth", ".ckpt", ".bin"];
         if path.file_name().is_some_and(|n| named.iter().any(|e| n.to_string_lossy().ends_with(e)))
         {
             return true;
