@@ -32,7 +32,8 @@ impl Start {
             architecture,
             preprocess,
         };
-        if name.ends_with(".json") {
+        let is_file = Path::new(name).is_file();
+        if name.ends_with(".json") && (is_file || !name.contains('@')) {
             let (architecture, preprocess) = read_model(Path::new(name))?;
             return Ok(drawn(architecture, preprocess));
         }
