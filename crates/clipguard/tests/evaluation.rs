@@ -276,6 +276,18 @@ fn a_killed_run_goes_on_to_the_same_bytes() {
 }
 
 #[test]
+fn two_processes_do_not_share_a_run_folder() {
+    let runs = Runs::new();
+    assert_eq!(runs.run("busy", &["--max-minutes", "0"]).0, 130);
+    let held = fs::File::open(Path::new(&runs.path("busy")).join("plan.toml")).unwrap();
+    held.lock().unwrap();
+    let (code, errors) = runs.run("busy", &[]);
+    assert!(code == 3 && errors.contains("another process"), "{code}: {errors}");
+    drop(held);
+    assert_eq!(runs.run("busy", &[]).0, 0);
+}
+
+#[test]
 fn a_run_out_of_time_stops_cleanly_and_goes_on() {
     let runs = Runs::new();
     assert_eq!(runs.run("whole", &[]).0, 0);

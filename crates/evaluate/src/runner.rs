@@ -20,7 +20,12 @@ use burn::tensor::Device;
 use clipguard_attack::parse;
 use clipguard_data::Source;
 use clipguard_model::{Checkpoint, ClassList, Query, Victim, prompts};
-use std::{collections::BTreeMap, path::Path, time::Instant};
+use std::{
+    collections::BTreeMap,
+    fs::{File, TryLockError},
+    path::Path,
+    time::Instant,
+};
 
 /// The outcome of a plan.
 #[derive(Default)]
@@ -67,6 +72,7 @@ pub fn run(
         return Err(EvaluateError::Coupled(defence.name.clone()));
     }
     settle(plan, run.folder, run.shard)?;
+    let _alone = alone(run.folder)?;
     for folder in ["units", "stages"].map(|name| run.folder.join(name)) {
         std::fs::create_dir_all(&folder)
             .map_err(|e| EvaluateError::Folder { path: folder.clone(), reason: e.to_string() })?;
@@ -116,6 +122,21 @@ fn complete(
         }
     }
     Ok(())
+}
+
+/// Keeps other processes out of a run folder as long as the file is held: two that complete each
+/// other's units would each see half of them. Where the system has no locks, everybody may enter.
+fn alone(folder: &Path) -> Result<Option<File>, EvaluateError> {
+    let path = folder.join("plan.toml");
+    let refuse = |reason: String| EvaluateError::Folder { path: folder.to_owned(), reason };
+    let file = File::open(&path).map_err(|e| refuse(e.to_string()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => {
+            Err(refuse("another process is at work in it; wait, or choose another".to_owned()))
+        }
+        Err(TryLockError::Error(_)) => Ok(None),
+    }
 }
 
 /// Claims the folder for this plan and shard, or says in what the one it holds differs.
