@@ -86,6 +86,11 @@ impl Classifier {
         Ok(victim)
     }
 
+    /// Digest of the file a purifier is read from, if there is one.
+    pub(crate) fn purifier_file(&self, text: &str) -> Result<Option<String>, EvaluateError> {
+        Ok(parse(text, &self.material)?.digest().map(str::to_owned))
+    }
+
     fn purifier(
         &self,
         text: &str,

@@ -191,6 +191,7 @@ fn stage<'a>(
         dataset: spelling.to_owned(),
         weights: classifier.digest.clone(),
         prompts: classifier.head_digest.clone(),
+        purifiers: purifier_files(plan, &classifier)?,
         classes,
         shape: [c, h, w],
         shard: run.shard,
@@ -201,6 +202,21 @@ fn stage<'a>(
     };
     head.keep(run.folder, number)?;
     Ok(Stage { plan, folder: run.folder, classifier, subset, head, until: run.until })
+}
+
+/// Digests of the files the plan's purifiers are read from.
+fn purifier_files(
+    plan: &Plan,
+    classifier: &Classifier,
+) -> Result<BTreeMap<String, String>, EvaluateError> {
+    let published = plan.defence.iter().filter_map(|d| d.published.as_ref()).map(|p| &p.purify);
+    let mut files = BTreeMap::new();
+    for text in plan.defence.iter().map(|d| &d.purify).chain(published).flatten() {
+        if let Some(digest) = classifier.purifier_file(text)? {
+            files.insert(text.clone(), digest);
+        }
+    }
+    Ok(files)
 }
 
 /// The source's class names, or those the plan names.

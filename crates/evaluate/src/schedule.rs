@@ -13,7 +13,10 @@ use clipguard_data::spelling::number;
 use clipguard_model::{GradientMode, checkpoint::hex};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 /// What is known of one sample without its picture.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -35,6 +38,10 @@ pub(crate) struct StageHead {
     pub(crate) weights: String,
     /// SHA-256 of all prompts.
     pub(crate) prompts: String,
+    /// Digests of the files that purifiers were read from, by their spelling: a path does not say
+    /// what was in it.
+    #[serde(default)]
+    pub(crate) purifiers: BTreeMap<String, String>,
     pub(crate) classes: Vec<String>,
     /// Channels, height, width.
     pub(crate) shape: [usize; 3],
@@ -82,6 +89,7 @@ impl StageHead {
         let same = [
             ("model (its weights differ)", self.weights == other.weights),
             ("head (its prompts differ)", self.prompts == other.prompts),
+            ("purifier (its file differs)", self.purifiers == other.purifiers),
             ("data source", self.dataset == other.dataset),
             ("choice of samples", self.chosen_digest == other.chosen_digest),
             ("shard", self.shard == other.shard),

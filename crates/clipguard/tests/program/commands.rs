@@ -265,4 +265,12 @@ fn a_prior_is_trained_classifies_and_is_evaluated() {
     let told = clipguard(&["--json", "evaluate", text(&plan), "--out", text(&evaluation)]);
     let records = told.ended(0, &[]).json();
     assert!(records.as_array().unwrap().iter().any(|r| r["protocol"] == "published"), "{records}");
+
+    // Another prior under the same path: what was measured with the first is not reused.
+    let other = folder.path().join("other");
+    clipguard(&[&begin[..], &train, &["scenes:40:side=32", "--out", text(&other)]].concat())
+        .ended(0, &[]);
+    std::fs::copy(other.join("checkpoint/prior.safetensors"), &prior).unwrap();
+    clipguard(&["evaluate", text(&plan), "--out", text(&evaluation)])
+        .ended(3, &["purifier (its file differs)"]);
 }
