@@ -78,7 +78,7 @@ impl Apgd {
     pub fn from_spelling(spelling: &Spelling) -> Result<Self, SpellingError> {
         let apgd: Self = spelling.read()?;
         let steered = apgd.target_classes > 0;
-        let checks = [
+        spelling.demand([
             ("eps", apgd.eps >= 0.0, "a radius is not negative"),
             ("steps", apgd.steps > 0, "at least one step"),
             ("restarts", apgd.restarts > 0, "at least one"),
@@ -86,11 +86,8 @@ impl Apgd {
             ("rho", (0.0..=1.0).contains(&apgd.rho), "a share lies in [0, 1]"),
             ("largereps", !apgd.largereps || apgd.norm == Norm::L1, "only for norm=l1"),
             ("target-classes", !steered || apgd.target.is_none(), "0 where there is a target"),
-        ];
-        match checks.into_iter().find(|(_, holds, _)| !holds) {
-            Some((key, _, reason)) => Err(spelling.refuse(key, reason)),
-            None => Ok(apgd),
-        }
+        ])?;
+        Ok(apgd)
     }
 
     /// Radii and steps of a restart.

@@ -90,7 +90,7 @@ impl AutoAttack {
         let Self { attacks, steps, queries, .. } = &ensemble;
         let is_custom = ensemble.version == Version::Custom;
         let fixed = "settings are fixed but for version=custom";
-        let checks = [
+        spelling.demand([
             ("eps", ensemble.eps >= 0.0, "a radius is not negative"),
             ("attacks", is_custom || attacks.is_none(), fixed),
             ("steps", is_custom || steps.is_none(), fixed),
@@ -98,11 +98,8 @@ impl AutoAttack {
             ("attacks", !is_custom || attacks.is_some(), "custom needs a list of attacks"),
             ("steps", *steps != Some(0), "at least one step"),
             ("queries", *queries != Some(0), "at least one query"),
-        ];
-        match checks.into_iter().find(|(_, holds, _)| !holds) {
-            Some((key, _, reason)) => Err(spelling.refuse(key, reason)),
-            None => Ok(ensemble),
-        }
+        ])?;
+        Ok(ensemble)
     }
 
     /// The attacks in their order.

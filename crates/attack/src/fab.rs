@@ -69,18 +69,15 @@ impl Fab {
     pub fn from_spelling(spelling: &Spelling) -> Result<Self, SpellingError> {
         let fab: Self = spelling.read()?;
         let share = 0.0..=1.0;
-        let checks = [
+        spelling.demand([
             ("eps", fab.eps >= 0.0, "a radius is not negative"),
             ("steps", fab.steps > 0, "at least one step"),
             ("restarts", fab.restarts > 0, "at least one"),
             ("alpha-max", share.contains(&fab.alpha_max), "a weight lies in [0, 1]"),
             ("eta", fab.eta >= 1.0, "at least 1"),
             ("beta", share.contains(&fab.beta), "a share lies in [0, 1]"),
-        ];
-        match checks.into_iter().find(|(_, holds, _)| !holds) {
-            Some((key, _, reason)) => Err(spelling.refuse(key, reason)),
-            None => Ok(fab),
-        }
+        ])?;
+        Ok(fab)
     }
 
     /// One restart for one class, or for all.

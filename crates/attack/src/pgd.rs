@@ -74,18 +74,15 @@ impl Pgd {
     pub fn from_spelling(spelling: &Spelling) -> Result<Self, SpellingError> {
         let pgd: Self = spelling.read()?;
         let positive = |value: Option<f32>| value.is_none_or(|value| value > 0.0);
-        let checks = [
+        spelling.demand([
             ("eps", pgd.eps >= 0.0, "a radius is not negative"),
             ("alpha", positive(pgd.alpha), "a step length is positive"),
             ("steps", pgd.steps > 0, "at least one step"),
             ("restarts", pgd.restarts > 0, "at least one"),
             ("decay", pgd.decay.is_none_or(|decay| decay >= 0.0), "a weight is not negative"),
             ("eot", pgd.eot > 0, "at least one"),
-        ];
-        match checks.into_iter().find(|(_, holds, _)| !holds) {
-            Some((key, _, reason)) => Err(spelling.refuse(key, reason)),
-            None => Ok(pgd),
-        }
+        ])?;
+        Ok(pgd)
     }
 
     /// Step length in pixel units.

@@ -76,16 +76,13 @@ impl Square {
     /// Unknown settings and values out of range.
     pub fn from_spelling(spelling: &Spelling) -> Result<Self, SpellingError> {
         let square: Self = spelling.read()?;
-        let checks = [
+        spelling.demand([
             ("eps", square.eps >= 0.0, "a radius is not negative"),
             ("queries", square.queries > 0, "at least one query"),
             ("restarts", square.restarts > 0, "at least one"),
             ("p-init", square.p_init > 0.0 && square.p_init <= 1.0, "a share lies in (0, 1]"),
-        ];
-        match checks.into_iter().find(|(_, holds, _)| !holds) {
-            Some((key, _, reason)) => Err(spelling.refuse(key, reason)),
-            None => Ok(square),
-        }
+        ])?;
+        Ok(square)
     }
 
     /// [`Attack::run`] with draws of the caller's choice.

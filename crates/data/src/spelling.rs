@@ -198,6 +198,20 @@ impl Spelling {
         })
     }
 
+    /// Refuses the first setting whose condition does not hold: key, condition, what would be right.
+    ///
+    /// # Errors
+    /// That setting with its value.
+    pub fn demand<const N: usize>(
+        &self,
+        checks: [(&str, bool, &str); N],
+    ) -> Result<(), SpellingError> {
+        match checks.into_iter().find(|(_, holds, _)| !holds) {
+            Some((key, _, reason)) => Err(self.refuse(key, reason)),
+            None => Ok(()),
+        }
+    }
+
     /// The error for a value that can be read but lies outside its range.
     pub fn refuse(&self, key: &str, reason: impl Into<String>) -> SpellingError {
         SpellingError::Value {

@@ -101,14 +101,11 @@ impl ClipureCos {
     /// Unknown settings and values out of range.
     pub fn settings(spelling: &Spelling) -> Result<Settings, SpellingError> {
         let settings: Settings = spelling.read()?;
-        let checks = [
+        spelling.demand([
             ("eta", settings.eta >= 0.0, "a step size is not negative"),
             ("momentum", (0.0..1.0).contains(&settings.momentum), "a weight below 1"),
-        ];
-        match checks.into_iter().find(|(_, holds, _)| !holds) {
-            Some((key, _, reason)) => Err(spelling.refuse(key, reason)),
-            None => Ok(settings),
-        }
+        ])?;
+        Ok(settings)
     }
 
     /// How the gradient passes.

@@ -129,17 +129,14 @@ impl ClipureDiff {
     pub fn settings(spelling: &Spelling) -> Result<Settings, SpellingError> {
         let settings: Settings = spelling.read()?;
         let drop = settings.drop.unwrap_or(0.0);
-        let checks = [
+        spelling.demand([
             ("prior", !settings.prior.is_empty(), "the path of a prior's file is needed"),
             ("eta", settings.eta >= 0.0, "a step size is not negative"),
             ("first", settings.first <= settings.last, "a time not beyond `last`"),
             ("draws", settings.draws > 0, "at least one"),
             ("drop", (0.0..=1.0).contains(&drop), "a probability"),
-        ];
-        match checks.into_iter().find(|(_, holds, _)| !holds) {
-            Some((key, _, reason)) => Err(spelling.refuse(key, reason)),
-            None => Ok(settings),
-        }
+        ])?;
+        Ok(settings)
     }
 
     /// How the gradient passes.

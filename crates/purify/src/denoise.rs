@@ -60,14 +60,11 @@ impl Denoise {
     /// Unknown settings, values out of range, a missing or unfitting prior.
     pub fn from_spelling(spelling: &Spelling, material: &Material) -> Result<Self, PurifyError> {
         let settings: Settings = spelling.read()?;
-        let checks = [
+        spelling.demand([
             ("prior", !settings.prior.is_empty(), "the path of a prior's file is needed"),
             ("first", settings.first <= settings.last, "a time not beyond `last`"),
             ("draws", settings.draws > 0, "at least one"),
-        ];
-        if let Some((key, _, reason)) = checks.into_iter().find(|(_, holds, _)| !holds) {
-            return Err(spelling.refuse(key, reason).into());
-        }
+        ])?;
         let what = "the embedding of the blank prompt";
         let blank = material.blank.clone();
         let blank = blank.ok_or(PurifyError::Material { purifier: NAME, what })?;

@@ -52,15 +52,12 @@ impl Ttc {
     /// Unknown settings, values out of range, no model.
     pub fn from_spelling(spelling: &Spelling, material: &Material) -> Result<Self, PurifyError> {
         let settings: Settings = spelling.read()?;
-        let checks = [
+        spelling.demand([
             ("eps", settings.eps > 0.0, "a radius above 0"),
             ("alpha", settings.alpha > 0.0, "a step length above 0"),
             ("beta", settings.beta.is_finite(), "a finite number"),
             ("threshold", settings.threshold >= 0.0, "a share is not negative"),
-        ];
-        if let Some((key, _, reason)) = checks.into_iter().find(|(_, holds, _)| !holds) {
-            return Err(spelling.refuse(key, reason).into());
-        }
+        ])?;
         let what = "the model it defends";
         let clip = material.clip.clone();
         let clip = clip.ok_or(PurifyError::Material { purifier: NAME, what })?;
