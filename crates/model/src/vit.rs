@@ -74,7 +74,7 @@ impl Vit {
                 _ => self.ln_post.forward(self.pool(x)),
             }
         };
-        x.matmul(self.proj.clone())
+        ops::linear(x, self.proj.clone().transpose(), None)
     }
 
     fn pool(&self, x: Tensor<3>) -> Tensor<2> {

@@ -136,6 +136,50 @@ fn losses_and_gradients_equal_the_reference() {
     }
 }
 
+/// Long batches are computed in groups of similar length; nobody may notice.
+#[test]
+fn texts_of_all_lengths_get_the_rows_they_get_alone() {
+    let checkpoint = checkpoint("vit_quickgelu");
+    let (context, end) =
+        (checkpoint.architecture.text.context, checkpoint.architecture.text.vocabulary as u32 - 1);
+    // The largest id ends a text.
+    let row = |i: usize| {
+        let length = 1 + i * 37 % (context - 1);
+        let mut row: Vec<u32> = (0..length).map(|at| (i * 13 + at * 7) as u32 % end).collect();
+        row.push(end);
+        row.resize(context, 0);
+        row
+    };
+    let rows: Vec<Vec<u32>> = (0..100).map(row).collect();
+    let clip = checkpoint.build(&Device::flex()).unwrap();
+    let alone = rows.iter().map(|row| clip.encode_text(std::slice::from_ref(row)).unwrap());
+    let alone = Tensor::cat(alone.collect(), 0);
+    assert_eq!(values(clip.encode_text(&rows).unwrap()), values(alone));
+
+    let device = Device::flex().autodiff();
+    let gradient = |parts: &[&[Vec<u32>]]| {
+        let parameters = Parameters::with(&checkpoint.weights, &device, |n| !is_buffer(n));
+        let (arch, preprocess) = (&checkpoint.architecture, &checkpoint.preprocess);
+        let clip = Clip::from_parameters(arch, preprocess, &parameters, &device).unwrap();
+        let parts = parts.iter().map(|rows| clip.encode_text(rows).unwrap());
+        let y = Tensor::cat(parts.collect(), 0);
+        let dims = y.dims();
+        let weights = (0..dims[0] * dims[1]).map(|i| (i % 7) as f32 - 3.0).collect::<Vec<_>>();
+        let mut grads =
+            (y * Tensor::from_data(TensorData::new(weights, dims), &device)).sum().backward();
+        let of = |(name, leaf): (&str, &Tensor<1>)| {
+            Some((name.to_owned(), values(leaf.grad_remove(&mut grads)?)))
+        };
+        parameters.leaves().filter_map(of).collect::<Vec<_>>()
+    };
+    let together = gradient(&[&rows]);
+    let in_parts = gradient(&rows.chunks(10).collect::<Vec<_>>());
+    assert!(together.len() > 10 && together.len() == in_parts.len());
+    for ((name, got), (_, want)) in together.iter().zip(&in_parts) {
+        close(name, got, want, 1e-5);
+    }
+}
+
 #[test]
 fn old_hugging_face_files_pool_at_the_largest_id() {
     let golden = Golden::open("clip/models/hf", "expect");

@@ -1,11 +1,12 @@
 //! Multi-head self-attention on packed `[batch, tokens, 3 * width]` queries, keys and values.
 //!
 //! Heads are read in place by strides. The backward pass recomputes the probabilities, so no
-//! `tokens x tokens` matrix is kept.
+//! `tokens x tokens` matrix is kept. Under a causal mask the bits of a position do not depend on how
+//! many positions follow it, so that texts can be cut behind their end.
 
 use super::{
     dot, exp,
-    matmul::{Mat, product},
+    matmul::{Mat, product, rows},
     vectorised,
 };
 use rayon::prelude::*;
@@ -39,7 +40,8 @@ impl Shape {
     fn probabilities(&self, packed: &[f32], head: usize, p: &mut [f32]) {
         let t = self.tokens;
         let (q, k) = (self.part(packed, 0, head), self.part(packed, 1, head));
-        product(p, t, q, k.t(), self.scale(), false);
+        let scale = self.scale();
+        rows(p, t, q, k.t(), false);
         vectorised(
             #[inline(always)]
             || {
@@ -48,7 +50,7 @@ impl Shape {
                     let (row, hidden) = row.split_at_mut(seen);
                     hidden.fill(0.0);
                     let top = row.iter().fold(f32::NEG_INFINITY, |m, v| m.max(*v));
-                    row.iter_mut().for_each(|v| *v = exp(*v - top));
+                    row.iter_mut().for_each(|v| *v = exp(scale * (*v - top)));
                     let inverse = 1.0 / super::sum(row);
                     row.iter_mut().for_each(|v| *v *= inverse);
                 }
@@ -66,7 +68,7 @@ pub(crate) fn forward(s: &Shape, packed: &[f32]) -> Vec<f32> {
             for head in 0..s.heads {
                 s.probabilities(packed, head, p);
                 let target = &mut y[head * s.head_width()..];
-                product(target, w, Mat::new(p, t, t), s.part(packed, 2, head), 1.0, false);
+                rows(target, w, Mat::new(p, t, t), s.part(packed, 2, head), false);
             }
         },
     );

@@ -102,13 +102,17 @@ const DEPTH: usize = 512;
 /// are contiguous along the sum.
 const SMALL: usize = 256;
 
+/// Sums of fewer terms are rounded in another way by `gemm`: each product on its own.
+const SHALLOW: usize = 3;
+
 /// As [`product`], for rows that are samples or parts of samples: the bits of a row of `dst`
-/// depend on that row of `a` and on `b` alone, not on how many other rows there are.
+/// depend on that row of `a` and on `b` alone, not on how many other rows there are; and zeros
+/// behind the terms of a sum change nothing.
 ///
 /// `gemm` sums in another order when there is one row or one column, when the product is
-/// [`SMALL`], and when its block size along the sum, which follows from the other sizes and the
-/// caches, comes into play. The first two are avoided by copying into another layout, the third
-/// by cutting the sum into parts of a fixed size.
+/// [`SMALL`] or [`SHALLOW`], and when its block size along the sum, which follows from the other
+/// sizes and the caches, comes into play. All but the last are avoided by copying into another
+/// layout, the last by cutting the sum into parts of a fixed size.
 pub(crate) fn rows(dst: &mut [f32], stride: usize, a: Mat<'_>, b: Mat<'_>, accumulate: bool) {
     let k = a.cols;
     for start in (0..k.max(1)).step_by(DEPTH) {
@@ -116,7 +120,8 @@ pub(crate) fn rows(dst: &mut [f32], stride: usize, a: Mat<'_>, b: Mat<'_>, accum
         let (a, b) = (a.columns(start, end), b.t().columns(start, end).t());
         let along = a.col_stride == 1 && b.row_stride == 1;
         let accumulate = accumulate || start > 0;
-        if a.rows == 1 || b.cols == 1 || (along && a.rows * b.cols <= SMALL) {
+        let small = along && a.rows * b.cols <= SMALL;
+        if a.rows == 1 || b.cols == 1 || a.cols < SHALLOW || small {
             product_of_copies(dst, stride, a, b, accumulate);
         } else {
             product(dst, stride, a, b, 1.0, accumulate);
@@ -124,19 +129,21 @@ pub(crate) fn rows(dst: &mut [f32], stride: usize, a: Mat<'_>, b: Mat<'_>, accum
     }
 }
 
-/// [`product`] with at least two rows and columns, and `a` column by column.
+/// [`product`] with at least two rows and columns and [`SHALLOW`] terms, `a` column by column.
 fn product_of_copies(dst: &mut [f32], stride: usize, a: Mat<'_>, b: Mat<'_>, accumulate: bool) {
     let (m, k, n) = (a.rows, a.cols, b.cols);
-    let (tall, wide) = (m.max(2), n.max(2));
-    let mut left = vec![0.0; k * tall];
-    for (p, column) in left.chunks_exact_mut(tall).enumerate() {
+    let (tall, deep, wide) = (m.max(2), k.max(SHALLOW), n.max(2));
+    let mut left = vec![0.0; deep * tall];
+    for (p, column) in left.chunks_exact_mut(tall).enumerate().take(k) {
         (0..m).for_each(|i| column[i] = a.at(i, p));
     }
     let mut right = Vec::new();
-    let b = if n == 1 {
-        right.resize(k * wide, 0.0);
-        (0..k).for_each(|p| right[p * wide] = b.at(p, 0));
-        Mat::new(&right, k, wide)
+    let b = if n < wide || k < deep {
+        right.resize(deep * wide, 0.0);
+        for (p, row) in right.chunks_exact_mut(wide).enumerate().take(k) {
+            (0..n).for_each(|j| row[j] = b.at(p, j));
+        }
+        Mat::new(&right, deep, wide)
     } else {
         b
     };
@@ -146,7 +153,7 @@ fn product_of_copies(dst: &mut [f32], stride: usize, a: Mat<'_>, b: Mat<'_>, acc
             to[..n].copy_from_slice(&from[..n]);
         }
     }
-    product(&mut result, wide, Mat::new(&left, k, tall).t(), b, 1.0, accumulate);
+    product(&mut result, wide, Mat::new(&left, deep, tall).t(), b, 1.0, accumulate);
     for (to, from) in dst.chunks_mut(stride).zip(result.chunks_exact(wide)).take(m) {
         to[..n].copy_from_slice(&from[..n]);
     }
@@ -196,6 +203,26 @@ mod tests {
                     assert!((f64::from(want[0]) - exact - start).abs() < 1e-3);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn zeros_behind_the_terms_of_a_sum_change_no_bit() {
+        let number = |i: usize| (i * 2_654_435_761 % 1_009) as f32 / 500.0 - 1.0;
+        let (depth, n) = (100, 16);
+        let b: Vec<f32> = (0..depth * n).map(number).collect();
+        // Row `i` has `i + 1` terms.
+        let triangle = |size: usize| -> Vec<f32> {
+            let at = |i: usize, p: usize| if p <= i { number(i * depth + p + 7) } else { 0.0 };
+            let a: Vec<f32> = (0..size * size).map(|e| at(e / size, e % size)).collect();
+            let mut y = vec![0.0; size * n];
+            let b = Mat::new(&b[..size * n], size, n);
+            rows(&mut y, n, Mat::new(&a, size, size), b, false);
+            y
+        };
+        let want = triangle(depth);
+        for size in 1..depth {
+            assert_eq!(triangle(size), want[..size * n], "{size}");
         }
     }
 
