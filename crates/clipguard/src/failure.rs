@@ -82,7 +82,7 @@ impl From<DataError> for Failure {
         let text = error.to_string();
         match error {
             DataError::Spelling { .. } => Self::Usage(text),
-            DataError::Panic { .. } => Self::Failed(text),
+            DataError::Panic { .. } | DataError::Write { .. } => Self::Failed(text),
             _ => Self::Refused(text),
         }
     }
