@@ -70,7 +70,9 @@ impl From<ModelError> for Failure {
         let text = error.to_string();
         match error {
             ModelError::UnknownArchitecture { .. } => Self::Usage(text),
-            ModelError::Write { .. } => Self::Failed(text),
+            ModelError::Write { .. } | ModelError::Hub { code: "hub_unreachable", .. } => {
+                Self::Failed(text)
+            }
             ModelError::Io { source, .. } if is_environment(&source) => Self::Failed(text),
             _ => Self::Refused(text),
         }
