@@ -1,8 +1,8 @@
 //! The command line as data.
 
 use crate::commands::{
-    attack, classify, completions, convert, demo, embed, evaluate, inspect, merge, methods, report,
-    train,
+    attack, classify, completions, convert, demo, embed, evaluate, export, inspect, merge, methods,
+    report, train,
 };
 use clap::{Parser, Subcommand};
 
@@ -44,6 +44,7 @@ pub(crate) enum Command {
     Demo(demo::Args),
     Inspect(inspect::Args),
     Embed(embed::Args),
+    Export(export::Args),
     Classify(classify::Args),
     Train(train::Args),
     Attack(attack::Args),

@@ -70,7 +70,9 @@ impl From<ModelError> for Failure {
         let text = error.to_string();
         match error {
             ModelError::UnknownArchitecture { .. } => Self::Usage(text),
-            ModelError::Write { .. } => Self::Failed(text),
+            ModelError::Write { .. } | ModelError::Hub { code: "hub_unreachable", .. } => {
+                Self::Failed(text)
+            }
             ModelError::Io { source, .. } if is_environment(&source) => Self::Failed(text),
             _ => Self::Refused(text),
         }
@@ -82,7 +84,7 @@ impl From<DataError> for Failure {
         let text = error.to_string();
         match error {
             DataError::Spelling { .. } => Self::Usage(text),
-            DataError::Panic { .. } => Self::Failed(text),
+            DataError::Panic { .. } | DataError::Write { .. } => Self::Failed(text),
             _ => Self::Refused(text),
         }
     }

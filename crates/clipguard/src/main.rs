@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => commands::demo::run(args, &session),
         Command::Inspect(args) => commands::inspect::run(args, &session),
         Command::Embed(args) => commands::embed::run(args, &session),
+        Command::Export(args) => commands::export::run(args, &session),
         Command::Classify(args) => commands::classify::run(args, &session),
         Command::Train(args) => commands::train::run(args, &session),
         Command::Attack(args) => commands::attack::run(args, &session),

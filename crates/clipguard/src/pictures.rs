@@ -31,6 +31,15 @@ pub(crate) fn load(
     Loader::new(source, options, move |raw| prepare(raw, &resize))
 }
 
+/// As [`load`], from samples of one source.
+pub(crate) fn prepared(
+    samples: impl Iterator<Item = Result<RawSample, DataError>> + Send + 'static,
+    resize: Resize,
+    options: LoaderOptions,
+) -> Result<Loader<Prepared>, DataError> {
+    Loader::from_samples(samples, options, move |raw| prepare(raw, &resize))
+}
+
 /// As [`load`], from several sources one after another; [`Prepared::index`] is the source's number.
 pub(crate) fn load_all(
     sources: Vec<Arc<dyn Source>>,

@@ -49,6 +49,13 @@ impl Spool {
         Ok(())
     }
 
+    /// The numbers as bytes, from the first on.
+    pub(crate) fn rewind(self) -> io::Result<File> {
+        let mut rows = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;
+        rows.seek(SeekFrom::Start(0))?;
+        Ok(rows)
+    }
+
     /// Number of rows so far.
     pub(crate) fn rows(&self) -> u64 {
         self.values / self.columns.max(1) as u64
@@ -80,9 +87,7 @@ pub(crate) fn assemble(
         file.write_all(&(text.len() as u64).to_le_bytes())?;
         file.write_all(text.as_bytes())?;
         for (_, spool) in tensors {
-            let mut rows = spool.file.into_inner().map_err(io::IntoInnerError::into_error)?;
-            rows.seek(SeekFrom::Start(0))?;
-            io::copy(&mut rows, &mut file)?;
+            io::copy(&mut spool.rewind()?, &mut file)?;
         }
         let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.as_file().sync_all()?;

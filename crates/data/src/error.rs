@@ -48,6 +48,14 @@ pub enum DataError {
         /// The reason.
         source: std::io::Error,
     },
+    /// A file or folder that cannot be written.
+    #[error("{}: {source}", shown_path(.path))]
+    Write {
+        /// The file or folder.
+        path: PathBuf,
+        /// The reason.
+        source: std::io::Error,
+    },
     /// A file or folder that is not what its place requires.
     #[error("{}: {reason}", shown_path(.path))]
     Refused {
@@ -82,6 +90,7 @@ impl DataError {
             Self::Picture { .. } | Self::Sample { .. } | Self::Damaged { .. } => false,
             Self::Missing { .. }
             | Self::Io { .. }
+            | Self::Write { .. }
             | Self::Refused { .. }
             | Self::Spelling { .. }
             | Self::Panic { .. } => true,
@@ -97,6 +106,7 @@ impl DataError {
             Self::Damaged { path, .. }
             | Self::Missing { path, .. }
             | Self::Io { path, .. }
+            | Self::Write { path, .. }
             | Self::Refused { path, .. } => shown_path(path),
             Self::Spelling { spelling, .. } => shown(spelling),
         }
@@ -109,6 +119,10 @@ impl DataError {
             }
             _ => Self::Io { path: path.into(), source },
         }
+    }
+
+    pub(crate) fn write(path: &Path, source: std::io::Error) -> Self {
+        Self::Write { path: path.into(), source }
     }
 
     pub(crate) fn refused(path: &Path, reason: impl Into<String>) -> Self {

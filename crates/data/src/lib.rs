@@ -27,21 +27,24 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod blob;
 mod decode;
 mod error;
 pub mod loader;
 pub mod picture;
 pub mod random;
+mod remote;
 pub mod resize;
 pub mod sample;
 pub mod scenes;
 pub mod sources;
 pub mod spelling;
+pub mod write;
 
 pub use error::{DataError, shown};
 pub use loader::{Loader, LoaderOptions, Skipped};
 pub use picture::{Decoded, Limits, Note, Order, Picture, PictureError, Pixels};
 pub use random::Stream;
 pub use resize::{Area, Fit, Interpolation, Resize, crop, resize};
-pub use sample::{RawPicture, RawSample, Sample, Samples, Source, file_name};
+pub use sample::{Fetch, RawPicture, RawSample, Sample, Samples, Source, file_name};
 pub use sources::{Layout, Options, open};

@@ -36,6 +36,9 @@ pub struct RawSample {
     pub label: Option<usize>,
 }
 
+/// Fetches the bytes of an encoded file.
+pub type Fetch = Arc<dyn Fn(&Limits) -> Result<Vec<u8>, PictureError> + Send + Sync>;
+
 /// A picture before decoding.
 #[derive(Clone)]
 pub enum RawPicture {
@@ -43,6 +46,8 @@ pub enum RawPicture {
     Encoded(Vec<u8>),
     /// A file still to be read.
     File(PathBuf),
+    /// The bytes of an encoded file, still to be fetched.
+    Fetched(Fetch),
     /// Already pixels.
     Pixels(Picture),
     /// Drawn on demand (the scene corpus).
@@ -54,6 +59,7 @@ impl std::fmt::Debug for RawPicture {
         match self {
             Self::Encoded(bytes) => write!(f, "Encoded({} bytes)", bytes.len()),
             Self::File(path) => write!(f, "File({})", path.display()),
+            Self::Fetched(_) => write!(f, "Fetched"),
             Self::Pixels(picture) => write!(f, "Pixels({}x{})", picture.width, picture.height),
             Self::Drawn(_) => write!(f, "Drawn"),
         }
@@ -66,11 +72,22 @@ impl RawPicture {
         let picture = match self {
             Self::Encoded(bytes) => return Picture::decode(bytes, limits),
             Self::File(path) => return Picture::decode(&read(path, limits)?, limits),
+            Self::Fetched(fetch) => return Picture::decode(&fetch(limits)?, limits),
             Self::Pixels(picture) => picture.clone(),
             Self::Drawn(draw) => draw()?,
         };
         let Picture { width, height, rgb } = picture;
         Ok(Decoded { width, height, pixels: Pixels::Rgb(rgb), notes: Vec::new() })
+    }
+
+    /// The bytes of the encoded file, if there is one; a file is read, a distant one fetched.
+    pub(crate) fn encoded(&self, limits: &Limits) -> Result<Option<Vec<u8>>, PictureError> {
+        match self {
+            Self::Encoded(bytes) => Ok(Some(bytes.clone())),
+            Self::File(path) => read(path, limits).map(Some),
+            Self::Fetched(fetch) => fetch(limits).map(Some),
+            Self::Pixels(_) | Self::Drawn(_) => Ok(None),
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use crate::{
     Architecture, Array, Clip, Container, ModelError, Preprocess, Weights,
     config::{architecture_names, suggestion},
     container::{Format, strict},
-    hugging_face, infer,
+    hub, hugging_face, infer,
     parameters::{conform, is_harmless},
     weights::{Precision, map_file, to_safetensors, write_atomically},
 };
@@ -23,7 +23,7 @@ pub const CONFIG: &str = "open_clip_config.json";
 pub const WEIGHTS: &str = "open_clip_model.safetensors";
 
 /// Names of weight files in a folder, the first that is there is meant (open_clip's order).
-const WEIGHT_FILES: [&str; 10] = [
+pub(crate) const WEIGHT_FILES: [&str; 10] = [
     WEIGHTS,
     "open_clip_pytorch_model.safetensors",
     "open_clip_pytorch_model.bin",
@@ -65,7 +65,8 @@ const EMBEDDED_WEIGHTS: &[u8] = include_bytes!(concat!(
 
 impl Checkpoint {
     /// Opens a model by its spelling: `embedded`, a folder of open_clip's or Hugging Face's
-    /// layout, `ARCH@FILE`, or a TorchScript archive as OpenAI published them.
+    /// layout, `ARCH@FILE`, a TorchScript archive as OpenAI published them, or `hf:ORG/NAME`, such
+    /// a folder on Hugging Face's hub.
     pub fn open(spelling: &str) -> Result<Self, ModelError> {
         if spelling == "embedded" {
             return Self::embedded();
@@ -161,8 +162,8 @@ pub struct Outline {
 }
 
 impl Outline {
-    /// Reads the configuration of a folder, of `ARCH@FILE`, or of a TorchScript archive (the
-    /// embedded model has no file).
+    /// Reads the configuration of a folder, of `ARCH@FILE`, of a TorchScript archive, or of a
+    /// repository on the hub, which is fetched for it (the embedded model has no file).
     pub fn read(spelling: &str) -> Result<Self, ModelError> {
         let path = Path::new(spelling);
         if path.is_dir() {
@@ -170,6 +171,13 @@ impl Outline {
         }
         if path.is_file() {
             return Self::of_file(path);
+        }
+        if let Some(repository) = spelling.strip_prefix("hf:") {
+            let (folder, warnings) = hub::fetch(repository)?;
+            let mut outline = Self::of_folder(&folder)?;
+            outline.container.warnings.splice(0..0, warnings);
+            outline.origin.push_str(", from the hub");
+            return Ok(outline);
         }
         if let Some((name, file)) = spelling.split_once('@') {
             let architecture = Architecture::named(name)?;
@@ -185,7 +193,7 @@ impl Outline {
             }
             Some(near) => format!("no such model; did you mean the architecture `{near}`?"),
             None => "no such model; expected `embedded`, a folder of open_clip or Hugging Face, \
-                     `ARCH@FILE`, or a TorchScript archive"
+                     `ARCH@FILE`, a TorchScript archive, or `hf:ORG/NAME`"
                 .to_owned(),
         };
         Err(ModelError::Spelling { spelling: spelling.to_owned(), reason })

@@ -31,6 +31,16 @@ pub enum ModelError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A repository of the hub that cannot be had or is not believed.
+    #[error("hf:{repository}: {reason}")]
+    Hub {
+        /// `ORG/NAME`.
+        repository: String,
+        /// A stable code for programs, such as `hub_offline`.
+        code: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
     /// A configuration that is not understood.
     #[error("{}: {reason}", path.display())]
     Config {

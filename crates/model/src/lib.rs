@@ -16,6 +16,7 @@ pub mod config;
 pub mod container;
 mod error;
 pub mod head;
+mod hub;
 pub mod hugging_face;
 mod infer;
 mod layers;

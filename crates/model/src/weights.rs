@@ -97,24 +97,22 @@ fn widen(view: &TensorView<'_>) -> Option<Vec<f32>> {
     })
 }
 
+/// Numbers as little-endian bytes.
+pub fn encode(values: &[f32], precision: Precision) -> Vec<u8> {
+    match precision {
+        Precision::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        Precision::F16 => values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect(),
+    }
+}
+
 /// Serialises weights as safetensors in the order of their names (the same bytes every time).
 pub fn to_safetensors(
     weights: &Weights,
     precision: Precision,
     metadata: Option<(&str, &str)>,
 ) -> Result<Vec<u8>, ModelError> {
-    let encoded: Vec<(&String, &Array, Vec<u8>)> = weights
-        .iter()
-        .map(|(name, array)| {
-            let bytes = match precision {
-                Precision::F32 => array.data.iter().flat_map(|v| v.to_le_bytes()).collect(),
-                Precision::F16 => {
-                    array.data.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect()
-                }
-            };
-            (name, array, bytes)
-        })
-        .collect();
+    let encoded: Vec<(&String, &Array, Vec<u8>)> =
+        weights.iter().map(|(name, array)| (name, array, encode(&array.data, precision))).collect();
     let dtype = match precision {
         Precision::F32 => Dtype::F32,
         Precision::F16 => Dtype::F16,

@@ -154,7 +154,7 @@ impl Pool {
                     bytes += match &sample.picture {
                         RawPicture::Encoded(bytes) => bytes.len(),
                         RawPicture::Pixels(picture) => picture.rgb.len(),
-                        RawPicture::File(_) | RawPicture::Drawn(_) => 0,
+                        RawPicture::File(_) | RawPicture::Fetched(_) | RawPicture::Drawn(_) => 0,
                     };
                     samples.push(sample);
                 }

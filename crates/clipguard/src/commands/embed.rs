@@ -1,29 +1,35 @@
 //! `clipguard embed`.
 
+mod npy;
+mod retrieval;
+mod texts;
+
 use crate::{
     failure::Failure,
     output::{print, print_json},
-    pictures::{Prepared, embed, load, name_skipped, next_batch, values},
+    pictures::{Prepared, embed, load, name_skipped, next_batch},
     session::Session,
     tensor_file::{MAX_HEADER, Spool, assemble, folder_of},
 };
-use clipguard_data::{LoaderOptions, Skipped};
-use clipguard_model::{
-    Checkpoint, Clip, ModelError, Tokenizer, normalise,
-    tokenizer::{END, START},
-};
+use clipguard_data::{LoaderOptions, Skipped, Source};
+use clipguard_model::{Checkpoint, Clip};
 use serde_json::json;
 use std::{
-    collections::BTreeMap,
     io::BufRead,
     path::{Path, PathBuf},
 };
+use texts::Texts;
 
 /// Turn pictures and texts into unit embeddings.
 ///
 /// Writes one safetensors file with the tensors `image` [pictures, dimensions] and, where there
 /// are texts, `text` [texts, dimensions], f32. The metadata entry `clipguard` is a JSON text with
 /// the model, its digest, and key and position of every picture.
+///
+/// Or, where `--out` is a folder, clip-retrieval's layout: `img_emb/img_emb_0.npy`,
+/// `text_emb/text_emb_0.npy` and `metadata/metadata_0.parquet`, row by row the same samples, in
+/// parts. A part that is there is not computed again, so the same command goes on where an
+/// interrupted one stopped.
 ///
 /// Memory does not grow with the number of pictures. Rows do not depend on shards: those of
 /// `--shard 0/3`, `1/3` and `2/3` are, bit for bit, those of the whole with the same `--batch`.
@@ -32,9 +38,10 @@ use std::{
     clipguard embed --model embedded --images embedded --out demo.safetensors\n  \
     clipguard embed --model ViT-B-32@weights.safetensors --images photos/ --out photos.safetensors\n  \
     clipguard embed --images pairs/{00000..00009}.tar --shard 0/4 --out part0.safetensors\n  \
+    clipguard embed --images pairs/{00000..00009}.tar --out embeddings/       for clip-retrieval\n  \
     clipguard embed --images photos/ --texts queries.txt --out search.safetensors")]
 pub(crate) struct Args {
-    /// `embedded`, an open_clip folder, or ARCH@FILE.
+    /// `embedded`, a folder of open_clip or Hugging Face, ARCH@FILE, or hf:ORG/NAME.
     #[arg(long, default_value = "embedded")]
     model: String,
     /// Pictures: a file, a folder, WebDataset shards, `scenes:COUNT`, `embedded`, ...
@@ -46,18 +53,43 @@ pub(crate) struct Args {
     /// Leave captions alone.
     #[arg(long, conflicts_with = "texts")]
     no_captions: bool,
-    /// The file to write (.safetensors).
+    /// The file (.safetensors) or folder to write.
     #[arg(long)]
     out: PathBuf,
+    /// The layout; without it the name of `--out` tells.
+    #[arg(long, value_enum)]
+    layout: Option<Layout>,
+    /// Precision of a folder's numbers.
+    #[arg(long, value_enum, default_value = "f16")]
+    precision: Bits,
+    /// Positions of the source in a part of a folder.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
+    part_size: u64,
     /// Pictures computed at once; the last bits of a row may depend on it.
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=4096))]
     batch: u16,
-    /// Only pictures at positions I, I+N, I+2N, ... of the source.
+    /// Only pictures at positions I, I+N, I+2N, ... of the source; of a folder, parts I, I+N, ...
     #[arg(long, value_name = "I/N", value_parser = shard)]
     shard: Option<(u64, u64)>,
     /// Fail at the first unreadable picture instead of leaving it out.
     #[arg(long)]
     strict: bool,
+}
+
+/// Layouts of embeddings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Layout {
+    /// One safetensors file.
+    Safetensors,
+    /// clip-retrieval's folder of .npy and .parquet.
+    ClipRetrieval,
+}
+
+/// Precisions of numbers in .npy files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Bits {
+    F16,
+    F32,
 }
 
 fn shard(text: &str) -> Result<(u64, u64), String> {
@@ -81,14 +113,36 @@ struct Rows {
 }
 
 pub(crate) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
-    check_out(&args.out)?;
+    let layout = layout(args)?;
     let texts = args.texts.as_deref().map(read_texts).transpose()?;
     let checkpoint = Checkpoint::open(&args.model)?;
     checkpoint.warnings.iter().for_each(|warning| session.say(format!("warning: {warning}")));
     let clip = checkpoint.build(&session.device())?;
-    let (name, digest) = (checkpoint.name, checkpoint.digest);
+    let about = Model { clip, name: checkpoint.name, digest: checkpoint.digest };
     drop(checkpoint.weights);
     let source = clipguard_data::open(&args.images, &clipguard_data::Options::default())?;
+    match layout {
+        Layout::Safetensors => one_file(args, session, &about, &*source, texts),
+        Layout::ClipRetrieval => retrieval::run(args, session, &about, &*source),
+    }
+}
+
+/// The model that embeds.
+struct Model {
+    clip: Clip,
+    name: String,
+    digest: String,
+}
+
+/// One safetensors file.
+fn one_file(
+    args: &Args,
+    session: &Session,
+    model: &Model,
+    source: &dyn Source,
+    texts: Option<Vec<String>>,
+) -> Result<(), Failure> {
+    let Model { clip, name, digest } = model;
     std::fs::create_dir_all(folder_of(&args.out)).map_err(|e| Failure::writing(&args.out, &e))?;
 
     let shards = args.shard.map_or(1, |(_, n)| n);
@@ -99,12 +153,12 @@ pub(crate) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
         shard: args.shard,
         ..LoaderOptions::default()
     };
-    let loader = load(&*source, clip.preprocess().resize, options)?;
+    let loader = load(source, clip.preprocess().resize, options)?;
     let mut loader = name_skipped(loader, session, &bar);
 
     let dim = clip.architecture().embed_dim;
     let batch = usize::from(args.batch);
-    let mut captions = Texts::new(&clip, batch, Spool::beside(&args.out, dim)?);
+    let mut captions = Texts::new(clip, batch, Spool::beside(&args.out, dim)?);
     let mut image = Spool::beside(&args.out, dim)?;
     let mut rows = Rows::default();
     loop {
@@ -116,7 +170,7 @@ pub(crate) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
         if pictures.is_empty() {
             break;
         }
-        image.push(&embed(&clip, &pictures, batch)?)?;
+        image.push(&embed(clip, &pictures, batch)?)?;
         bar.inc(pictures.len() as u64);
         for picture in pictures {
             let caption = rows.take(picture);
@@ -197,80 +251,29 @@ impl Rows {
     }
 }
 
-/// Lengths of token rows are rounded up to a multiple of this.
-const STEP: usize = 16;
-
-/// Texts on their way to embeddings.
-///
-/// A text tower computes a batch at the length of its longest row, and the last bits of a row
-/// depend on that length. So texts wait for others of their own length (rounded up), and the row
-/// of a text does not depend on the others.
-struct Texts<'a> {
-    clip: &'a Clip,
-    tokenizer: Tokenizer,
-    batch: usize,
-    /// By length: place among the texts, and tokens.
-    waiting: BTreeMap<usize, Vec<(u64, Vec<u32>)>>,
-    count: u64,
-    spool: Spool,
-}
-
-impl<'a> Texts<'a> {
-    fn new(clip: &'a Clip, batch: usize, spool: Spool) -> Self {
-        let (tokenizer, waiting) = (Tokenizer::clip(), BTreeMap::new());
-        Self { clip, tokenizer, batch, waiting, count: 0, spool }
+/// What is written, told by the name of the output unless somebody says it.
+fn layout(args: &Args) -> Result<Layout, Failure> {
+    let out = args.out.display().to_string();
+    let is_file = args.out.extension().is_some_and(|e| e == "safetensors");
+    let layout = args.layout.unwrap_or(match is_file {
+        true => Layout::Safetensors,
+        false => Layout::ClipRetrieval,
+    });
+    let wrong = |reason: String| Err(Failure::Usage(format!("--out {out}: {reason}")));
+    match (layout, is_file) {
+        (Layout::Safetensors, false) => {
+            let name = out.trim_end_matches('/');
+            wrong(format!("a file name that ends in .safetensors, such as `{name}.safetensors`"))
+        }
+        (Layout::ClipRetrieval, true) => wrong("clip-retrieval's layout is a folder".to_owned()),
+        (Layout::ClipRetrieval, false) if args.out.is_file() => {
+            wrong("is a file; embeddings go to a folder or to NAME.safetensors".to_owned())
+        }
+        (Layout::ClipRetrieval, false) if args.texts.is_some() => wrong(
+            "the rows of a folder are pairs; `--texts` goes with a .safetensors file".to_owned(),
+        ),
+        _ => Ok(layout),
     }
-
-    fn push(&mut self, text: &str) -> Result<(), Failure> {
-        let context = self.clip.architecture().text.context;
-        let row = self.tokenizer.row(text, context);
-        let own = row.iter().position(|id| *id == END).map_or(context, |end| end + 1);
-        let length = own.next_multiple_of(STEP).min(context);
-        let waiting = self.waiting.entry(length).or_default();
-        waiting.push((self.count, row));
-        self.count += 1;
-        if waiting.len() == self.batch { self.flush(length) } else { Ok(()) }
-    }
-
-    fn flush(&mut self, length: usize) -> Result<(), Failure> {
-        let waiting = self.waiting.remove(&length).unwrap_or_default();
-        let (places, mut rows): (Vec<u64>, Vec<Vec<u32>>) = waiting.into_iter().unzip();
-        // At least one row that is no text brings the batch to its length.
-        let mut filler = vec![0; self.clip.architecture().text.context];
-        filler[0] = START;
-        filler[length - 1] = END;
-        rows.resize(self.batch + 1, filler);
-        let embedded = self.clip.encode_text(&rows).map_err(|error| match error {
-            ModelError::Tokens(reason) => Failure::Refused(format!(
-                "the model's text tower does not take CLIP's tokens: {reason}; `--no-captions` \
-                 embeds pictures alone"
-            )),
-            other => other.into(),
-        })?;
-        let embedded = values(normalise(embedded), places.len())?;
-        let width = embedded.len() / places.len().max(1);
-        places
-            .iter()
-            .zip(embedded.chunks_exact(width.max(1)))
-            .try_for_each(|(place, row)| self.spool.put(*place, row))
-    }
-
-    fn finish(mut self) -> Result<Spool, Failure> {
-        let lengths: Vec<usize> = self.waiting.keys().copied().collect();
-        lengths.into_iter().try_for_each(|length| self.flush(length))?;
-        Ok(self.spool)
-    }
-}
-
-fn check_out(out: &Path) -> Result<(), Failure> {
-    if out.extension().is_some_and(|e| e == "safetensors") {
-        return Ok(());
-    }
-    Err(Failure::Usage(format!(
-        "--out {}: a file name that ends in .safetensors is supported, such as `{}.safetensors`",
-        out.display(),
-        out.display().to_string().trim_end_matches('/')
-    )))
 }
 
 /// Texts, one a line; blank lines say nothing and are left out.

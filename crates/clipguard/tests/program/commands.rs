@@ -33,7 +33,7 @@ fn completions_are_written_for_every_shell() {
 #[test]
 fn every_help_teaches_by_example() {
     let commands = ["inspect", "embed", "classify", "methods", "completions", "train", "attack"];
-    for command in commands.into_iter().chain(["evaluate", "merge", "report", "demo"]) {
+    for command in commands.into_iter().chain(["evaluate", "merge", "report", "demo", "export"]) {
         let help = clipguard(&[command, "--help"]).ended(0, &[]).stdout;
         assert!(help.contains(&format!("clipguard {command}")), "{help}");
         assert!(!help.contains("Arguments of"), "{help}");

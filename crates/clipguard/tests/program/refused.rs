@@ -17,8 +17,10 @@ fn wrong_words_get_a_suggestion() {
         clipguard(&["embed", "--images", "scenes:3", "--out", "o.safetensors", "--shard", shard])
             .ended(2, &[]);
     }
-    clipguard(&["embed", "--images", "scenes:3", "--out", "folder"])
-        .ended(2, &["folder.safetensors"]);
+    let embed = |more: &[&str]| clipguard(&[&["embed", "--images", "scenes:3"], more].concat());
+    embed(&["--layout", "safetensors", "--out", "folder"]).ended(2, &["folder.safetensors"]);
+    embed(&["--layout", "clip-retrieval", "--out", "o.safetensors"]).ended(2, &["is a folder"]);
+    embed(&["--texts", "t.txt", "--out", "folder"]).ended(2, &["rows of a folder are pairs"]);
 }
 
 #[test]

@@ -146,7 +146,7 @@ fn in_folder(folder: &Path) -> Result<Found, DataError> {
 /// Reads the wanted half into memory: packed archives have no random access, and all of CIFAR-10
 /// is smaller than one batch of photographs.
 fn in_archive(path: &Path, split: Split) -> Result<Found, DataError> {
-    let mut tar = TarReader::new(Input::open(path)?);
+    let mut tar = TarReader::new(Input::open(&crate::blob::Blob::on_disk(path)?)?);
     let damaged = |damage: super::tar::Damage| DataError::Refused {
         path: path.into(),
         reason: format!("{} (at byte {})", damage.reason, damage.position),

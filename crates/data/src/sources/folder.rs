@@ -160,14 +160,18 @@ fn key_of(path: &Path) -> String {
 #[derive(Default)]
 struct Others {
     archives: usize,
+    tables: usize,
     other: usize,
 }
 
 impl Others {
     fn explain(&self) -> String {
         match self {
-            Self { archives: 0, other: 0 } => "is an empty folder, expected pictures".into(),
-            Self { archives: 0, other } => {
+            Self { tables, archives: 0, .. } if *tables > 0 => format!(
+                "holds no pictures but {tables} Parquet files; spell them out, for example FOLDER/part-{{0..3}}.parquet"
+            ),
+            Self { archives: 0, other: 0, .. } => "is an empty folder, expected pictures".into(),
+            Self { archives: 0, other, .. } => {
                 format!("holds no pictures (.jpg, .png, .webp, .gif, .bmp) but {other} other files")
             }
             Self { archives, .. } => format!(
@@ -217,6 +221,7 @@ fn walk(
                 found.push((path.clone(), text));
             }
             Some(extension) if matches!(extension.as_str(), "tar" | "tgz") => others.archives += 1,
+            Some(extension) if matches!(extension.as_str(), "parquet" | "pq") => others.tables += 1,
             Some(_) if path.to_string_lossy().contains(".tar.") => others.archives += 1,
             _ => others.other += 1,
         }

@@ -177,7 +177,7 @@ pub(super) fn is_class_list(name: &[u8]) -> bool {
 
 /// A key out of bytes somebody else chose: what is not printable text is escaped, empty and `.`
 /// components are dropped. `Err` with the key if a component is `..`.
-fn key(stem: &[u8]) -> Result<String, String> {
+pub(super) fn key(stem: &[u8]) -> Result<String, String> {
     let mut text = String::new();
     for piece in stem.utf8_chunks() {
         for c in piece.valid().chars() {

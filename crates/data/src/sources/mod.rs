@@ -2,9 +2,11 @@
 
 mod braces;
 mod cifar;
+mod columns;
 mod folder;
 mod idx;
 mod members;
+mod parquet;
 mod shards;
 mod table;
 mod tar;
@@ -12,10 +14,12 @@ mod tar;
 pub use cifar::{Cifar, Split};
 pub use folder::Folder;
 pub use idx::Idx;
+pub use parquet::Parquet;
 pub use shards::Shards;
 pub use table::Table;
 
-use crate::{DataError, Limits, Source, scenes::Scenes};
+use crate::{DataError, Limits, Source, remote, scenes::Scenes};
+use columns::Wanted;
 use std::{
     io::Read,
     path::{Path, PathBuf},
@@ -44,7 +48,7 @@ pub struct Options {
 }
 
 /// What the spellings are, for messages.
-const SPELLINGS: &str = "a picture, a folder, a.tar, shards/{00000..00012}.tar, pairs.csv, cifar10:PATH#train, mnist:PATH#train, scenes:COUNT, embedded";
+const SPELLINGS: &str = "a picture, a folder, a.tar, shards/{00000..00012}.tar, pairs.csv, pairs.parquet, s3://BUCKET/KEY, https://HOST/PATH, cifar10:PATH#train, mnist:PATH#train, scenes:COUNT, embedded";
 
 /// Opens the data source a user spelled.
 ///
@@ -54,6 +58,8 @@ const SPELLINGS: &str = "a picture, a folder, a.tar, shards/{00000..00012}.tar, 
 /// | `photos/` | the pictures of a folder, with classes if all lie in sub-folders |
 /// | `a.tar`, `a.tar.gz`, `shards/{00000..00012}.tar` | WebDataset |
 /// | `pairs.csv`, `pairs.tsv`, `pairs.csv#image=COLUMN,caption=COLUMN` | a table of pictures and captions or labels, see [`Table`] |
+/// | `pairs.parquet`, `part-{0..3}.parquet`, `pairs.parquet#image=COLUMN,caption=COLUMN` | rows of pictures, captions or labels, see [`Parquet`] |
+/// | `s3://BUCKET/KEY`, `http://...`, `https://...` | archives, tables and Parquet files behind URLs, with braces as above; `s3://BUCKET/FOLDER/` takes all archives or Parquet files of a folder |
 /// | `scenes`, `scenes:COUNT:part=scene,side=64` | drawn scenes, see [`crate::scenes`] |
 /// | `embedded` | the pictures that travel with the program |
 /// | `mnist:PATH`, `mnist:PATH#train` | MNIST and its kin in IDX files, test half unless said otherwise |
@@ -65,6 +71,12 @@ pub fn open(spelling: &str, options: &Options) -> Result<Arc<dyn Source>, DataEr
     let wrong = |reason: String| DataError::Spelling { spelling: spelling.into(), reason };
     if spelling == "embedded" {
         return Ok(Arc::new(Scenes::embedded().map_err(|e| wrong(e.to_string()))?));
+    }
+    if let Some(path) = spelling.strip_prefix("file://") {
+        return open(&decoded(path).ok_or_else(|| wrong("expected file:///PATH".into()))?, options);
+    }
+    if remote::is_url(spelling) {
+        return open_remote(spelling, options);
     }
     if spelling == "scenes" {
         return Ok(Arc::new(Scenes::parse(spelling).map_err(|e| wrong(e.to_string()))?));
@@ -88,8 +100,8 @@ pub fn open(spelling: &str, options: &Options) -> Result<Arc<dyn Source>, DataEr
                     _ => Ok(Arc::new(Cifar::open(spelling, Path::new(path), split)?)),
                 }
             }
-            "http" | "https" | "s3" | "gs" => {
-                Err(wrong("remote data is not read; fetch it and name the files".into()))
+            "gs" | "az" | "ftp" => {
+                Err(wrong("is not read; s3://, http:// and https:// are".into()))
             }
             other => {
                 let hint = nearest(other, ["cifar10", "scenes", "mnist"].into_iter())
@@ -102,6 +114,14 @@ pub fn open(spelling: &str, options: &Options) -> Result<Arc<dyn Source>, DataEr
         return Err(wrong(format!("is empty, expected {SPELLINGS}")));
     }
     let path = Path::new(spelling);
+    if Parquet::is_one(spelling) && !path.is_dir() {
+        let (pattern, wanted) = Wanted::split(spelling)?;
+        let paths = match Path::new(pattern).exists() {
+            true => vec![pattern.to_owned()],
+            false => braces::expand(pattern).map_err(wrong)?,
+        };
+        return Ok(Arc::new(Parquet::open(spelling, &paths, &wanted, options)?));
+    }
     // A file whose name happens to hold braces is that file.
     if spelling.contains(['{', '}']) && !path.exists() {
         let names = braces::expand(spelling).map_err(wrong)?;
@@ -119,6 +139,10 @@ pub fn open(spelling: &str, options: &Options) -> Result<Arc<dyn Source>, DataEr
         return Ok(Arc::new(Folder::open(spelling, path, options)?));
     }
     let head = head(path)?;
+    if head.starts_with(b"PAR1") {
+        let (paths, wanted) = ([spelling.to_owned()], Wanted::default());
+        return Ok(Arc::new(Parquet::open(spelling, &paths, &wanted, options)?));
+    }
     if is_archive(path, &head) {
         return Ok(Arc::new(Shards::open(spelling, vec![path.into()], options)?));
     }
@@ -129,6 +153,55 @@ pub fn open(spelling: &str, options: &Options) -> Result<Arc<dyn Source>, DataEr
         return Ok(Arc::new(Folder::of_pictures(spelling, vec![path.into()])?));
     }
     Err(DataError::refused(path, format!("is no data source; expected {SPELLINGS}")))
+}
+
+/// A source behind URLs. What it is has to be told by its name.
+fn open_remote(spelling: &str, options: &Options) -> Result<Arc<dyn Source>, DataError> {
+    let wrong = |reason: String| DataError::Spelling { spelling: spelling.into(), reason };
+    if Table::is_one(spelling) {
+        return Ok(Arc::new(Table::open(spelling)?));
+    }
+    let (pattern, wanted) = Wanted::split(spelling)?;
+    let mut urls = braces::expand(pattern).map_err(wrong)?;
+    if let [folder] = &urls[..]
+        && folder.ends_with('/')
+    {
+        let all = remote::list(folder)?;
+        let of = |fits: fn(&str) -> bool| all.iter().filter(|url| fits(url)).cloned().collect();
+        urls = of(Parquet::is_one);
+        if urls.is_empty() {
+            urls = of(is_named_archive);
+        }
+        if urls.is_empty() {
+            return Err(wrong(format!("{} files, none of which is .tar or .parquet", all.len())));
+        }
+    }
+    if urls.iter().all(|url| Parquet::is_one(url)) {
+        return Ok(Arc::new(Parquet::open(spelling, &urls, &wanted, options)?));
+    }
+    if urls.iter().all(|url| is_named_archive(url)) {
+        return Ok(Arc::new(Shards::remote(spelling, urls, options)?));
+    }
+    Err(wrong("expected .tar, .tar.gz, .parquet, .csv or .tsv behind an URL".into()))
+}
+
+/// The path of a `file://` URL, which names no host and has other than plain bytes as `%41`.
+fn decoded(url: &str) -> Option<String> {
+    let path = url.strip_prefix("localhost").unwrap_or(url);
+    let mut bytes = Vec::with_capacity(path.len());
+    let mut rest = path.strip_prefix('/').map(|_| path.as_bytes())?;
+    while let [first, tail @ ..] = rest {
+        rest = tail;
+        match first {
+            b'%' => {
+                let digits = std::str::from_utf8(tail.get(..2)?).ok()?;
+                bytes.push(u8::from_str_radix(digits, 16).ok()?);
+                rest = &tail[2..];
+            }
+            byte => bytes.push(*byte),
+        }
+    }
+    String::from_utf8(bytes).ok()
 }
 
 /// `scheme:rest`, where the scheme is a word and no file of that name exists.
@@ -154,13 +227,19 @@ fn head(path: &Path) -> Result<Vec<u8>, DataError> {
 
 /// By content where the content tells, by name where it does not (an empty `a.tar`).
 fn is_archive(path: &Path, head: &[u8]) -> bool {
-    let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
-    let named = name.ends_with(".tar") || name.ends_with(".tgz") || name.contains(".tar.");
-    named || matches!(head, [0x1f, 0x8b, ..]) || head.get(257..262) == Some(b"ustar")
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    is_named_archive(&name)
+        || matches!(head, [0x1f, 0x8b, ..])
+        || head.get(257..262) == Some(b"ustar")
+}
+
+fn is_named_archive(name: &str) -> bool {
+    let name = name.rsplit('/').next().unwrap_or(name).to_ascii_lowercase();
+    name.ends_with(".tar") || name.ends_with(".tgz") || name.contains(".tar.")
 }
 
 /// Whether a file of this extension (lower case, no dot) is taken for a picture.
-fn is_picture_extension(extension: &str) -> bool {
+pub(crate) fn is_picture_extension(extension: &str) -> bool {
     matches!(extension, "jpg" | "jpeg" | "jpe" | "jfif" | "png" | "webp" | "gif" | "bmp")
 }
 

@@ -9,11 +9,14 @@ use super::{
     members::{Bodies, Group, Groups, is_class_list},
     tar::{Damage, Input, TarReader},
 };
-use crate::{DataError, RawSample, Samples, Source};
+use crate::{
+    DataError, RawSample, Samples, Source,
+    blob::{Blob, Reader},
+};
 use std::{
     fs::File,
     io::{Read, Seek, SeekFrom},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, OnceLock},
 };
 
@@ -35,8 +38,11 @@ struct Inner {
 }
 
 struct Shard {
+    /// Its path or URL.
     path: PathBuf,
-    bytes: u64,
+    /// Found when the source is opened, or later where asking takes time.
+    blob: OnceLock<Blob>,
+    /// Whether its members can be had in any order, at little cost.
     plain: bool,
     /// Positions it occupies, once it has been read to its end or its damage.
     positions: OnceLock<u64>,
@@ -54,17 +60,42 @@ impl Shards {
     pub fn open(name: &str, paths: Vec<PathBuf>, options: &Options) -> Result<Self, DataError> {
         let mut shards = Vec::with_capacity(paths.len());
         for path in paths {
-            let bytes = std::fs::metadata(&path).map_err(|e| DataError::io(&path, e))?.len();
-            let plain = Input::open(&path)?.is_plain();
-            shards.push(Shard { path, bytes, plain, positions: OnceLock::new() });
+            let blob = Blob::on_disk(&path)?;
+            let plain = Input::open(&blob)?.is_plain();
+            shards.push(Shard { path, blob: blob.into(), plain, positions: OnceLock::new() });
         }
+        Self::of(name, shards, options)
+    }
+
+    /// Opens archives behind URLs. Only the first and the last are looked at, which tells a wrong
+    /// range; a shard in between that is not there costs its samples.
+    pub(super) fn remote(
+        name: &str,
+        urls: Vec<String>,
+        options: &Options,
+    ) -> Result<Self, DataError> {
+        let last = urls.len().saturating_sub(1);
+        let mut shards = Vec::with_capacity(urls.len());
+        for (number, url) in urls.into_iter().enumerate() {
+            let blob = OnceLock::new();
+            if number == 0 || number == last {
+                let found = Blob::open(&url)?;
+                Input::open(&found)?;
+                let _ = blob.set(found);
+            }
+            shards.push(Shard { path: url.into(), blob, plain: false, positions: OnceLock::new() });
+        }
+        Self::of(name, shards, options)
+    }
+
+    fn of(name: &str, shards: Vec<Shard>, options: &Options) -> Result<Self, DataError> {
         let Some(first) = shards.first() else {
             return Err(DataError::Spelling {
                 spelling: name.into(),
                 reason: "stands for no archive".into(),
             });
         };
-        let classes = classes(&first.path)?;
+        let classes = classes(first)?;
         Ok(Self(Arc::new(Inner {
             name: name.into(),
             shards,
@@ -81,7 +112,9 @@ impl Source for Shards {
     }
 
     fn len(&self) -> Option<u64> {
-        let small = self.0.shards.iter().map(|s| s.bytes).sum::<u64>() <= INDEXED_UNASKED;
+        let bytes = |shard: &Shard| shard.blob.get().map_or(u64::MAX, Blob::len);
+        let all = self.0.shards.iter().map(bytes).fold(0, u64::saturating_add);
+        let small = all <= INDEXED_UNASKED;
         let counted =
             || self.0.shards.iter().map(|s| s.positions.get().copied()).sum::<Option<u64>>();
         counted().or_else(|| small.then(|| self.0.index().map(|i| i.len() as u64)).flatten())
@@ -98,16 +131,16 @@ impl Source for Shards {
     fn get(&self, index: u64) -> Option<Result<RawSample, DataError>> {
         let located = self.0.index()?.get(usize::try_from(index).ok()?)?;
         let shard = &self.0.shards[located.shard];
-        let mut file: Option<File> = None;
+        let mut file: Option<Reader> = None;
         let fetch = |part: &super::members::Part| {
             let io = |error| DataError::io(&shard.path, error);
             let file = match &mut file {
                 Some(file) => file,
-                None => file.insert(File::open(&shard.path).map_err(io)?),
+                None => file.insert(shard.blob()?.reader(0).map_err(io)?),
             };
             file.seek(SeekFrom::Start(part.offset)).map_err(io)?;
             let mut body = Vec::new();
-            file.take(part.size).read_to_end(&mut body).map_err(io)?;
+            file.by_ref().take(part.size).read_to_end(&mut body).map_err(io)?;
             if (body.len() as u64) < part.size {
                 return Err(shard.damaged(Damage {
                     position: part.offset,
@@ -142,7 +175,7 @@ impl Inner {
             }
             let mut located = Vec::new();
             for (number, shard) in self.shards.iter().enumerate() {
-                let tar = TarReader::new(Input::open(&shard.path).ok()?);
+                let tar = TarReader::new(Input::open(shard.blob().ok()?).ok()?);
                 let before = located.len();
                 let mut groups = Groups::new(tar, Bodies::Locate, self.most_bytes);
                 // Damage ends the shard here as it does in a stream, so positions agree.
@@ -158,6 +191,14 @@ impl Inner {
 }
 
 impl Shard {
+    fn blob(&self) -> Result<&Blob, DataError> {
+        if let Some(blob) = self.blob.get() {
+            return Ok(blob);
+        }
+        let found = Blob::open(&self.path.to_string_lossy())?;
+        Ok(self.blob.get_or_init(|| found))
+    }
+
     fn damaged(&self, damage: Damage) -> DataError {
         DataError::Damaged {
             path: self.path.clone(),
@@ -193,18 +234,18 @@ impl Iterator for Stream {
                     self.shard += 1;
                     continue;
                 }
-                match Input::open(&shard.path) {
+                match shard.blob().and_then(Input::open) {
                     Ok(input) => {
                         let bodies = Bodies::ReadFrom(self.start.saturating_sub(self.position));
                         let groups = Groups::new(TarReader::new(input), bodies, inner.most_bytes);
                         self.open = Some((groups, self.position));
                     }
                     Err(error) => {
-                        // It was there when the source was opened; the other shards still are.
+                        // It may have been there when the source was opened; the others still are.
                         self.shard += 1;
                         let damage = Damage {
                             position: 0,
-                            reason: format!("cannot be opened any more: {error}"),
+                            reason: format!("cannot be opened: {error}"),
                             only_unmarked: false,
                         };
                         return Some(Err(shard.damaged(damage)));
@@ -245,15 +286,15 @@ impl Iterator for Stream {
 }
 
 /// The class names: a list among the first members, or a file beside the archive or above it.
-fn classes(shard: &Path) -> Result<Option<Vec<String>>, DataError> {
-    let mut tar = TarReader::new(Input::open(shard)?);
+fn classes(shard: &Shard) -> Result<Option<Vec<String>>, DataError> {
+    let mut tar = TarReader::new(Input::open(shard.blob()?)?);
     // A broken beginning is reported when the samples are read.
     for _ in 0..8 {
         let Ok(Some(entry)) = tar.next() else { break };
         if entry.is_file && is_class_list(&entry.name) {
             if entry.size > LONGEST_CLASS_LIST {
                 let reason = format!("its list of classes has {} bytes", entry.size);
-                return Err(DataError::refused(shard, reason));
+                return Err(DataError::refused(&shard.path, reason));
             }
             return Ok(tar.read_body(entry.size).ok().map(|text| lines(&text)));
         }
@@ -262,7 +303,12 @@ fn classes(shard: &Path) -> Result<Option<Vec<String>>, DataError> {
             break;
         }
     }
-    let folders = shard.parent().into_iter().flat_map(|folder| [Some(folder), folder.parent()]);
+    if shard.blob()?.is_remote() {
+        let url = shard.path.to_string_lossy().into_owned();
+        return Ok(remote_classes(&url));
+    }
+    let folders =
+        shard.path.parent().into_iter().flat_map(|folder| [Some(folder), folder.parent()]);
     for folder in folders.flatten() {
         for name in ["classes.txt", "classnames.txt"] {
             let path = folder.join(name);
@@ -277,6 +323,14 @@ fn classes(shard: &Path) -> Result<Option<Vec<String>>, DataError> {
         }
     }
     Ok(None)
+}
+
+/// The class names beside a distant archive, if there is such a list.
+fn remote_classes(url: &str) -> Option<Vec<String>> {
+    let folder = url.rsplit_once('/').map_or(url, |(folder, _)| folder);
+    let blob = Blob::open(&format!("{folder}/classes.txt")).ok()?;
+    let length = blob.len().min(LONGEST_CLASS_LIST) as usize;
+    Some(lines(&blob.read_at(0, length).ok()?))
 }
 
 /// One class a line.

@@ -5,12 +5,12 @@
 //! behind a `#`: `pairs.csv#image=photo,caption=alt`. Of a table only the places of its rows are
 //! kept in memory, eight bytes each.
 
-use super::nearest;
-use crate::{DataError, RawPicture, RawSample, Samples, Source, shown};
+use super::columns::{CAPTIONS, LABELS, Wanted, column, is_absent, told};
+use crate::{DataError, RawSample, Samples, Source, blob::Blob, shown};
 use std::{
     fs::File,
     io::{BufRead, BufReader, Read, Seek, SeekFrom},
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -19,16 +19,14 @@ const LONGEST: u64 = 1 << 20;
 
 const PICTURES: [&str; 8] =
     ["filepath", "image", "image_path", "img", "path", "file", "filename", "file_name"];
-const CAPTIONS: [&str; 4] = ["title", "caption", "text", "alt_text"];
-const LABELS: [&str; 3] = ["label", "class", "target"];
-
 /// A table of pairs.
 pub struct Table(Arc<Inner>);
 
 struct Inner {
     name: String,
     /// Pictures are named relative to the table.
-    folder: PathBuf,
+    blob: Blob,
+    /// The table itself, or a copy of a distant one.
     file: Mutex<File>,
     delimiter: u8,
     columns: usize,
@@ -38,14 +36,6 @@ struct Inner {
     classes: Option<Vec<String>>,
     /// Where every row begins, and where the last one ends.
     starts: Vec<u64>,
-}
-
-/// Columns a user named.
-#[derive(Default)]
-struct Wanted {
-    image: Option<String>,
-    caption: Option<String>,
-    label: Option<String>,
 }
 
 impl Table {
@@ -58,12 +48,15 @@ impl Table {
 
     /// Opens `PATH` or `PATH#image=COLUMN,caption=COLUMN,label=COLUMN`.
     pub(super) fn open(spelling: &str) -> Result<Self, DataError> {
-        let (path, wanted) = match spelling.split_once('#') {
-            Some((path, columns)) => (path, wanted(spelling, columns)?),
-            None => (spelling, Wanted::default()),
+        let (place, wanted) = Wanted::split(spelling)?;
+        let path = Path::new(place);
+        let (blob, file) = match crate::remote::is_url(place) {
+            true => fetch(place)?,
+            false => {
+                let file = File::open(path).map_err(|error| super::missing(path, error))?;
+                (Blob::on_disk(path)?, file)
+            }
         };
-        let path = Path::new(path);
-        let file = File::open(path).map_err(|error| super::missing(path, error))?;
         let (header, starts) = rows(path, &file)?;
         let delimiter = delimiter(&header);
         let names = fields(&header, delimiter)
@@ -78,7 +71,7 @@ impl Table {
         }
         let mut inner = Inner {
             name: spelling.to_owned(),
-            folder: path.parent().map(Path::to_path_buf).unwrap_or_default(),
+            blob,
             file: Mutex::new(file),
             delimiter,
             columns: names.len(),
@@ -95,25 +88,15 @@ impl Table {
     }
 }
 
-/// Reads `image=COLUMN,caption=COLUMN`.
-fn wanted(spelling: &str, columns: &str) -> Result<Wanted, DataError> {
-    let mut wanted = Wanted::default();
-    for part in columns.split(',') {
-        let place = match part.split_once('=') {
-            Some(("image", name)) => (&mut wanted.image, name),
-            Some(("caption", name)) => (&mut wanted.caption, name),
-            Some(("label", name)) => (&mut wanted.label, name),
-            _ => {
-                let reason = format!(
-                    "\"{}\" is not image=COLUMN, caption=COLUMN or label=COLUMN",
-                    shown(part)
-                );
-                return Err(DataError::Spelling { spelling: spelling.into(), reason });
-            }
-        };
-        *place.0 = Some(place.1.to_owned());
-    }
-    Ok(wanted)
+/// A distant table: its rows are read in any order, so a copy is made, which disappears with the
+/// process.
+fn fetch(url: &str) -> Result<(Blob, File), DataError> {
+    let io = |error| DataError::io(Path::new(url), error);
+    let blob = Blob::open(url)?;
+    let mut file = tempfile::tempfile().map_err(io)?;
+    std::io::copy(&mut blob.reader(0).map_err(io)?, &mut file).map_err(io)?;
+    file.seek(SeekFrom::Start(0)).map_err(io)?;
+    Ok((blob, file))
 }
 
 /// The first row, and where the others begin. A line break inside of quotes belongs to its row.
@@ -183,32 +166,6 @@ fn fields(row: &str, delimiter: u8) -> Option<Vec<String>> {
     Some(record.iter().map(str::to_owned).collect())
 }
 
-/// Where a column is: the one a user asked for, or one of the usual names.
-fn column(
-    path: &Path,
-    names: &[String],
-    asked: &Option<String>,
-    usual: &[&str],
-) -> Result<Option<usize>, DataError> {
-    let find = |name: &str| names.iter().position(|n| n.trim().eq_ignore_ascii_case(name));
-    let Some(asked) = asked else { return Ok(usual.iter().find_map(|name| find(name))) };
-    find(asked).map(Some).ok_or_else(|| {
-        let near = nearest(asked, names.iter().map(String::as_str));
-        let hint = near.map_or_else(String::new, |n| format!("; did you mean `{}`?", shown(n)));
-        let reason = format!("has no column `{}`{hint}", shown(asked));
-        DataError::refused(path, reason)
-    })
-}
-
-fn told(names: &[String], usual: &[&str]) -> String {
-    let names: Vec<String> = names.iter().map(|n| format!("`{}`", shown(n))).collect();
-    format!(
-        "it has {}; {} would be found, others are named as in TABLE#image=COLUMN,caption=COLUMN",
-        names.join(", "),
-        usual.join(", ")
-    )
-}
-
 fn no_pictures(path: &Path, names: &[String]) -> DataError {
     DataError::refused(path, format!("has no column of pictures: {}", told(names, &PICTURES)))
 }
@@ -261,7 +218,7 @@ impl Inner {
         // A picture may stand in several rows, with another caption in each.
         let key = format!("{}#{number}", shown(picture));
         let caption = self.caption.map(|at| fields[at].trim().to_owned());
-        let absent = |text: &String| text.is_empty() || text.eq_ignore_ascii_case("nan");
+        let absent = |text: &String| is_absent(text);
         if self.label.is_none() && caption.as_ref().is_none_or(absent) {
             return Err(bad(key, "has no caption".to_owned()));
         }
@@ -273,7 +230,7 @@ impl Inner {
         Ok(RawSample {
             index: index as u64,
             key,
-            picture: RawPicture::File(self.folder.join(picture)),
+            picture: self.blob.picture(picture),
             caption: caption.filter(|text| !absent(text)),
             label,
         })
@@ -309,6 +266,7 @@ impl Source for Table {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::RawPicture;
 
     fn table(name: &str, text: &str) -> (tempfile::TempDir, Result<Table, DataError>) {
         let folder = tempfile::tempdir().unwrap();

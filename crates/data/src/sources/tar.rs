@@ -5,12 +5,14 @@
 //! before the bytes have arrived, and extension headers have a limit of their own.
 
 use std::{
-    fs::File,
     io::{self, BufRead, BufReader, Read, Seek, SeekFrom},
     path::Path,
 };
 
-use crate::DataError;
+use crate::{
+    DataError,
+    blob::{Blob, Reader},
+};
 
 /// Longest extension header (long names, pax records).
 const LONGEST_EXTENSION: u64 = 1 << 20;
@@ -20,19 +22,16 @@ const XZ_MEMORY: u32 = 128 << 10;
 
 /// Where an archive comes from: a plain file can step over bytes, a compressed one reads them.
 pub(super) enum Input {
-    Plain { file: BufReader<File>, position: u64, length: u64 },
+    Plain { file: BufReader<Reader>, position: u64, length: u64 },
     Packed(Box<dyn Read + Send>),
 }
 
 impl Input {
-    /// Opens `path`; what it is packed with is told by its content.
-    pub(super) fn open(path: &Path) -> Result<Self, DataError> {
+    /// Opens a file; what it is packed with is told by its content.
+    pub(super) fn open(blob: &Blob) -> Result<Self, DataError> {
+        let path = blob.path();
         let io = |error| DataError::io(path, error);
-        let file = File::open(path).map_err(io)?;
-        let facts = file.metadata().map_err(io)?;
-        if !facts.is_file() {
-            return Err(DataError::refused(path, "is not a file, expected a tar archive"));
-        }
+        let file = blob.reader(0).map_err(io)?;
         let mut file = BufReader::with_capacity(1 << 16, file);
         let head = file.fill_buf().map_err(io)?;
         Ok(match head {
@@ -44,7 +43,7 @@ impl Input {
             [b'B', b'Z', b'h', ..] => return Err(packed(path, "bzip2")),
             [0x28, 0xb5, 0x2f, 0xfd, ..] => return Err(packed(path, "zstd")),
             [b'P', b'K', 3, 4, ..] => return Err(packed(path, "zip")),
-            _ => Self::Plain { file, position: 0, length: facts.len() },
+            _ => Self::Plain { file, position: 0, length: blob.len() },
         })
     }
 

@@ -82,10 +82,20 @@ fn kind(spelling: &str, source: &dyn Source) -> &'static str {
         "cifar10" if !path.exists() => "CIFAR-10",
         "scenes" if !path.exists() => "drawn scenes",
         "embedded" if !path.exists() => "the embedded pictures",
-        // A single picture knows its number without looking; so do few archives, but those hold tar.
+        "mnist" if !path.exists() => "IDX files",
+        _ if named(spelling, &["csv", "tsv"]) => "table of pictures and captions",
+        _ if named(spelling, &["parquet", "pq"]) => "Parquet files",
+        "s3" | "http" | "https" if spelling.ends_with('/') => "files behind an URL",
         _ if is_picture(path) => "picture",
         _ => "WebDataset archives",
     }
+}
+
+/// Whether a spelling ends in one of these extensions, columns aside.
+fn named(spelling: &str, extensions: &[&str]) -> bool {
+    let path = spelling.split_once('#').map_or(spelling, |(path, _)| path);
+    let extension = Path::new(path).extension().map(|e| e.to_string_lossy().to_lowercase());
+    extension.is_some_and(|e| extensions.contains(&e.as_str()))
 }
 
 fn is_picture(path: &Path) -> bool {

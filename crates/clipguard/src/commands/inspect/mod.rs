@@ -122,7 +122,8 @@ fn sections(path: &str, deep: bool) -> Result<Vec<Section>, Failure> {
         return Ok(vec![model::embedded()?, data::section(path)?]);
     }
     let configs = [CONFIG, hugging_face::CONFIG];
-    if architecture.is_some() || configs.iter().any(|name| at.join(name).is_file()) {
+    let on_hub = path.starts_with("hf:") && !at.exists();
+    if on_hub || architecture.is_some() || configs.iter().any(|name| at.join(name).is_file()) {
         return Ok(vec![model::section(path, deep)?]);
     }
     if at.join("plan.toml").is_file() {

@@ -40,6 +40,7 @@ pub(super) fn section(spelling: &str, deep: bool) -> Result<Section, Failure> {
     let outline = Outline::read(spelling)?;
     let kind = match spelling.split_once('@') {
         _ if Path::new(spelling).is_dir() => format!("CLIP model, folder with {}", outline.origin),
+        _ if spelling.starts_with("hf:") => format!("CLIP model, {}", outline.origin),
         Some((name, _)) => format!("CLIP weights for the built-in architecture {name}"),
         None => "CLIP model in a single file".to_owned(),
     };
