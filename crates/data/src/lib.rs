@@ -27,6 +27,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+pub mod augment;
 mod decode;
 mod error;
 pub mod loader;
@@ -37,6 +38,7 @@ pub mod sample;
 pub mod scenes;
 pub mod sources;
 pub mod spelling;
+pub mod text;
 
 pub use error::{DataError, shown};
 pub use loader::{Loader, LoaderOptions, Skipped};
