@@ -2,7 +2,7 @@
 
 use crate::{
     failure::Failure,
-    output::{print, print_json},
+    output::{print, print_json, special_note},
     pictures::{Prepared, embed, load, name_skipped, next_batch, values},
     session::Session,
     tensor_file::{MAX_HEADER, Spool, assemble, folder_of},
@@ -139,7 +139,12 @@ pub(crate) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
             rows.texts.push(text);
         }
     }
+    let special = captions.special;
     let text = captions.finish()?;
+    if special > 0 {
+        let note = special_note(&format!("{special} of the texts"));
+        session.say(format!("note: {note}"));
+    }
     let (pictures, text_rows) = (image.rows(), text.rows());
     let skipped = loader.skipped().clone();
     let metadata = json!({
@@ -165,6 +170,7 @@ pub(crate) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
             "images": pictures,
             "texts": text_rows,
             "dimensions": dim,
+            "special": special,
             "skipped": { "count": skipped.count, "first": skipped.first },
         }));
     }
@@ -212,18 +218,21 @@ struct Texts<'a> {
     /// By length: place among the texts, and tokens.
     waiting: BTreeMap<usize, Vec<(u64, Vec<u32>)>>,
     count: u64,
+    /// How many of them spell a special token.
+    special: u64,
     spool: Spool,
 }
 
 impl<'a> Texts<'a> {
     fn new(clip: &'a Clip, batch: usize, spool: Spool) -> Self {
         let (tokenizer, waiting) = (Tokenizer::clip(), BTreeMap::new());
-        Self { clip, tokenizer, batch, waiting, count: 0, spool }
+        Self { clip, tokenizer, batch, waiting, count: 0, special: 0, spool }
     }
 
     fn push(&mut self, text: &str) -> Result<(), Failure> {
         let context = self.clip.architecture().text.context;
         let row = self.tokenizer.row(text, context);
+        self.special += u64::from(self.tokenizer.contains_special(text));
         let own = row.iter().position(|id| *id == END).map_or(context, |end| end + 1);
         let length = own.next_multiple_of(STEP).min(context);
         let waiting = self.waiting.entry(length).or_default();
