@@ -1,4 +1,4 @@
-//! The views of SafeCLIP's and RoCLIP's released training code.
+//! The views of SafeCLIP's released training code.
 
 use super::{
     Augmentation,
