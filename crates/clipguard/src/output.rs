@@ -7,6 +7,14 @@ use std::io::{self, Write};
 /// Widest line of a table.
 pub(crate) const WIDTH: usize = 100;
 
+/// What is said of texts from strangers that spell a special token.
+pub(crate) fn special_note(texts: &str) -> String {
+    format!(
+        "{texts}: the spelling of a special token, such as <end_of_text>, is read as text; \
+         other programs end the text there"
+    )
+}
+
 /// Prints a text as it is. A reader that has seen enough (`| head`) is no failure; a full disk is.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();

@@ -37,18 +37,6 @@ impl Spool {
         write().map_err(|error| Failure::writing(&self.path, &error))
     }
 
-    /// Puts one row at its place; places may come in any order but must all come.
-    pub(crate) fn put(&mut self, row: u64, values: &[f32]) -> Result<(), Failure> {
-        let place = row * self.columns as u64;
-        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        let written = self.file.seek(SeekFrom::Start(4 * place));
-        written
-            .and_then(|_| self.file.write_all(&bytes))
-            .map_err(|error| Failure::writing(&self.path, &error))?;
-        self.values = self.values.max(place + self.columns as u64);
-        Ok(())
-    }
-
     /// The numbers as bytes, from the first on.
     pub(crate) fn rewind(self) -> io::Result<File> {
         let mut rows = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;

@@ -27,6 +27,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+pub mod augment;
 mod blob;
 mod decode;
 mod error;
@@ -39,6 +40,7 @@ pub mod sample;
 pub mod scenes;
 pub mod sources;
 pub mod spelling;
+pub mod text;
 pub mod write;
 
 pub use error::{DataError, shown};

@@ -5,6 +5,8 @@ use burn::tensor::Tensor;
 use clipguard_data::{
     DataError, Limits, Loader, LoaderOptions, Picture, PictureError, RawPicture, RawSample, Resize,
     Source, Stream,
+    augment::{self, Augmentation},
+    text::{self, Rewording},
 };
 use clipguard_model::{Clip, Template, Tokenizer};
 use std::sync::Arc;
@@ -23,6 +25,9 @@ pub struct Batch {
     pub labels: Vec<usize>,
     /// Keys of the samples.
     pub keys: Vec<String>,
+    /// Keys of samples whose caption holds the literal spelling of a special token. It is text like
+    /// any other here, but other programs end the caption there.
+    pub special: Vec<String>,
     /// Samples that could not be had, by key and reason; they are missing from the batch.
     pub skipped: Vec<(String, String)>,
 }
@@ -51,6 +56,8 @@ pub enum Needs {
 pub(crate) struct Preparation {
     pub(crate) resize: Resize,
     pub(crate) context: usize,
+    pub(crate) augmentation: Option<Arc<dyn Augmentation>>,
+    pub(crate) rewording: Option<Arc<dyn Rewording>>,
     pub(crate) jitter: Jitter,
     pub(crate) template: Template,
     pub(crate) needs: Needs,
@@ -62,6 +69,7 @@ struct Pair {
     tokens: Vec<u32>,
     label: Option<usize>,
     key: String,
+    special: bool,
 }
 
 type Prepared = Result<Pair, (String, String)>;
@@ -82,12 +90,13 @@ impl Batches {
     ) -> Result<Self, TrainError> {
         let pool = Pool::new(source)?;
         let classes = source.classes().map(<[String]>::to_vec);
-        let seed = preparation.seed;
+        let (seed, length) = (preparation.seed, pool.len());
         let order = Order { pool, seed, position: start * batch as u64, epoch: None };
         let options = LoaderOptions { threads, queue: 2 * batch, ..LoaderOptions::default() };
         let loader = Loader::from_samples(order, options, move |raw| {
-            let key = raw.key.clone();
-            Ok(prepare(raw, &preparation, classes.as_deref()).map_err(|reason| (key, reason)))
+            let (key, epoch) = (raw.key.clone(), raw.index / length);
+            let pair = prepare(raw, epoch, &preparation, classes.as_deref());
+            Ok(pair.map_err(|reason| (key, reason)))
         })?;
         Ok(Self { loader, batch })
     }
@@ -101,6 +110,9 @@ impl Iterator for Batches {
         for _ in 0..self.batch {
             match self.loader.next()? {
                 Ok(Ok(pair)) => {
+                    if pair.special {
+                        batch.special.push(pair.key.clone());
+                    }
                     batch.pictures.push(pair.picture);
                     batch.tokens.push(pair.tokens);
                     batch.labels.extend(pair.label);
@@ -114,22 +126,38 @@ impl Iterator for Batches {
     }
 }
 
-fn prepare(raw: RawSample, p: &Preparation, classes: Option<&[String]>) -> Result<Pair, String> {
+fn prepare(
+    raw: RawSample,
+    epoch: u64,
+    p: &Preparation,
+    classes: Option<&[String]>,
+) -> Result<Pair, String> {
     let (label, position) = (raw.label, raw.index);
     let sample = raw.decode(&Limits::default()).map_err(|e| e.to_string())?;
-    let mut picture: Picture = p.resize.picture(&sample.picture);
+    let key = sample.key;
+    let mut whole = sample.picture;
+    if let Some(augmentation) = &p.augmentation {
+        let mut stream = augment::stream(p.seed, &key, epoch, 0);
+        whole = augmentation.view(&whole, p.resize.size, &mut stream);
+    }
+    let mut picture: Picture = p.resize.picture(&whole);
     p.jitter.apply(&mut picture, &mut Stream::counted(p.seed, "jitter", position));
     let named = || Some(p.template.fill(classes?.get(label?)?));
-    let (mut tokens, mut class) = (Vec::new(), None);
+    let (mut tokens, mut class, mut special) = (Vec::new(), None, false);
     match p.needs {
         Needs::Caption => {
-            let caption = sample.caption.or_else(named).ok_or("no caption and no label")?;
+            let mut caption = sample.caption.or_else(named).ok_or("no caption and no label")?;
+            special = Tokenizer::clip().contains_special(&caption);
+            if let Some(rewording) = &p.rewording {
+                let epoch = if rewording.is_fixed() { 0 } else { epoch };
+                caption = rewording.reword(&caption, &mut text::stream(p.seed, &key, epoch, 0));
+            }
             tokens = Tokenizer::clip().row(&caption, p.context);
         }
         Needs::Label => class = Some(label.ok_or("no class label")?),
         Needs::Picture => {}
     }
-    Ok(Pair { picture: picture.rgb, tokens, label: class, key: sample.key })
+    Ok(Pair { picture: picture.rgb, tokens, label: class, key, special })
 }
 
 /// Samples that can be had in any order.

@@ -1,9 +1,13 @@
 //! The recipe of a run: every number that has an influence, complete, as TOML.
 
 use crate::{Jitter, TrainError, objective::objectives};
-use clipguard_data::spelling::{number, written};
+use clipguard_data::{
+    augment::{self, Augmentation},
+    spelling::{number, written},
+    text::{self, Rewording},
+};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 /// Everything that fixes a training run. Unknown keys are refused.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,6 +49,13 @@ pub struct Recipe {
     /// Decay of the average of the weights that becomes the finished model; 0 means none.
     #[serde(skip_serializing_if = "is_zero")]
     pub ema: f64,
+    /// Random view of every training picture, such as `simclr:flip=0` (`clipguard methods` lists
+    /// the augmentations); `none` takes it as it is.
+    #[serde(skip_serializing_if = "is_none")]
+    pub augment: String,
+    /// Random rewording of every caption, such as `eda`; `none` takes it as it is.
+    #[serde(skip_serializing_if = "is_none")]
+    pub captions: String,
     /// Colour and place jitter of training pictures.
     pub jitter: Jitter,
     /// The inner attack of `tecoa` and `fare`.
@@ -172,6 +183,14 @@ impl PriorRecipe {
     }
 }
 
+/// The spelling of what is left out.
+const NONE: &str = "none";
+
+/// Plans of earlier versions do not have these keys, and a state belongs to the text of its plan.
+fn is_none(spelling: &str) -> bool {
+    spelling == NONE
+}
+
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
 fn is_zero(value: &f64) -> bool {
     *value == 0.0
@@ -217,6 +236,8 @@ impl Default for Recipe {
             log_every: 10,
             template: "a photo of a {}".to_owned(),
             ema: 0.0,
+            augment: NONE.to_owned(),
+            captions: NONE.to_owned(),
             jitter: Jitter::default(),
             adversarial: None,
             prior: None,
@@ -236,6 +257,34 @@ impl Recipe {
     /// As TOML, complete.
     pub fn to_toml(&self) -> String {
         toml::to_string_pretty(self).unwrap_or_default()
+    }
+
+    /// How pictures are augmented, if they are.
+    pub fn augmentation(&self) -> Result<Option<Arc<dyn Augmentation>>, String> {
+        if is_none(&self.augment) {
+            return Ok(None);
+        }
+        let found = augment::parse(&self.augment).map_err(|e| format!("augment: {e}"))?;
+        Ok(Some(found.into()))
+    }
+
+    /// How captions are reworded, if they are.
+    pub fn rewording(&self) -> Result<Option<Arc<dyn Rewording>>, String> {
+        if is_none(&self.captions) {
+            return Ok(None);
+        }
+        let found = text::parse(&self.captions).map_err(|e| format!("captions: {e}"))?;
+        Ok(Some(found.into()))
+    }
+
+    /// Writes out the settings of methods that are left to their defaults.
+    pub(crate) fn complete(&mut self) {
+        if let Ok(Some(augmentation)) = self.augmentation() {
+            self.augment = augmentation.spelling().to_string();
+        }
+        if let Ok(Some(rewording)) = self.rewording() {
+            self.captions = rewording.spelling().to_string();
+        }
     }
 
     /// Says which value makes no sense and what would be right.
@@ -279,6 +328,8 @@ impl Recipe {
         }
         self.adversarial.unwrap_or_default().check()?;
         self.prior.unwrap_or_default().check()?;
+        self.augmentation()?;
+        self.rewording()?;
         self.jitter.check()
     }
 }

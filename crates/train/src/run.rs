@@ -34,6 +34,9 @@ pub trait Watch {
     fn step(&mut self, done: u64, total: u64, loss: f32);
     /// A sample that was left out.
     fn skipped(&mut self, key: &str, reason: &str);
+    /// A sample whose caption holds the literal spelling of a special token, which is read as
+    /// text. Told every time it is met.
+    fn special(&mut self, _key: &str) {}
 }
 
 /// How a run ended.
@@ -125,6 +128,7 @@ impl Run {
         if let Some(info) = objective(&recipe.objective) {
             (info.complete)(&mut recipe);
         }
+        recipe.complete();
         let start = Start::of(&recipe)?;
         let objective = built(&recipe, &source, folder, &|| Ok(start.clone()))?;
         let Start { architecture, preprocess, weights, .. } = start;
@@ -200,6 +204,7 @@ impl Run {
                 self.state.skipped += 1;
                 watch.skipped(key, reason);
             }
+            batch.special.iter().for_each(|key| watch.special(key));
             if batch.pictures.len() < 2 {
                 return Err(self.starved(&batch));
             }
@@ -223,14 +228,16 @@ impl Run {
     }
 
     fn preparation(&self) -> Result<Preparation, TrainError> {
+        let refuse =
+            |reason: String| TrainError::Recipe { path: self.folder.join("plan.toml"), reason };
         Ok(Preparation {
             resize: self.preprocess.resize,
             context: self.architecture.text.context,
+            augmentation: self.recipe.augmentation().map_err(refuse)?,
+            rewording: self.recipe.rewording().map_err(refuse)?,
             jitter: self.recipe.jitter,
-            template: Template::new(&self.recipe.template).map_err(|e| TrainError::Recipe {
-                path: self.folder.join("plan.toml"),
-                reason: format!("template: {e}"),
-            })?,
+            template: Template::new(&self.recipe.template)
+                .map_err(|e| refuse(format!("template: {e}")))?,
             needs: self.objective.needs(),
             seed: self.recipe.seed,
         })

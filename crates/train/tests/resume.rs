@@ -219,6 +219,31 @@ fn killed_and_resumed(recipe: usize) {
     same("metrics ahead of the state", &left(5), &want);
 }
 
+/// Views and rewordings of the later epochs too: the 64 samples are seen one and a half times.
+#[test]
+fn an_augmented_run_ends_in_the_same_bytes() {
+    for (augment, captions) in [("simclr", "eda"), ("autoaugment", "eda:fixed=true")] {
+        let room = Room::new();
+        let recipe = Recipe {
+            augment: augment.to_owned(),
+            captions: captions.to_owned(),
+            ..room.recipe(VIT)
+        };
+        let want = whole(&room, &recipe);
+        let (stop, folder) = (AtomicBool::new(false), room.path("stopped"));
+        let mut watch = After(|done| stop.store(done == 9, Ordering::Relaxed));
+        start(&recipe, &folder).with_threads(1).train(&mut watch, &stop).unwrap();
+        finish(Run::resume(&folder, open).unwrap().with_threads(3));
+        same(augment, &folder, &want);
+        let plain = room.path("plain");
+        finish(start(&room.recipe(VIT), &plain));
+        assert_ne!(
+            files(&plain)[Path::new("metrics.jsonl")],
+            files(&want)[Path::new("metrics.jsonl")]
+        );
+    }
+}
+
 #[test]
 fn bytes_do_not_depend_on_threads() {
     for recipe in 0..5 {

@@ -174,7 +174,8 @@ fn save(
     Ok([adversarial::read(&exact)?.pixels(&device), png])
 }
 
-fn png(picture: &Picture) -> Result<Vec<u8>, image::ImageError> {
+/// A picture as a PNG file.
+pub(crate) fn png(picture: &Picture) -> Result<Vec<u8>, image::ImageError> {
     use image::{ExtendedColorType, ImageEncoder, codecs::png::PngEncoder};
     let mut bytes = Vec::new();
     PngEncoder::new(&mut bytes).write_image(

@@ -6,7 +6,7 @@ mod texts;
 
 use crate::{
     failure::Failure,
-    output::{print, print_json},
+    output::{print, print_json, special_note},
     pictures::{Prepared, embed, load, name_skipped, next_batch},
     session::Session,
     tensor_file::{MAX_HEADER, Spool, assemble, folder_of},
@@ -193,7 +193,12 @@ fn one_file(
             rows.texts.push(text);
         }
     }
+    let special = captions.special;
     let text = captions.finish()?;
+    if special > 0 {
+        let note = special_note(&format!("{special} of the texts"));
+        session.say(format!("note: {note}"));
+    }
     let (pictures, text_rows) = (image.rows(), text.rows());
     let skipped = loader.skipped().clone();
     let metadata = json!({
@@ -219,6 +224,7 @@ fn one_file(
             "images": pictures,
             "texts": text_rows,
             "dimensions": dim,
+            "special": special,
             "skipped": { "count": skipped.count, "first": skipped.first },
         }));
     }

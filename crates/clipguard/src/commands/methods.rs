@@ -9,7 +9,7 @@ use clipguard_data::spelling::{Method, Parameter};
 use clipguard_evaluate::report::{Cell, Table};
 use serde_json::{Value, json};
 
-/// List attacks, purifiers and training objectives, or explain one.
+/// List attacks, purifiers, training objectives and augmentations, or explain one.
 ///
 /// A method is spelled `name` or `name:key=value,key=value`; what is left out takes its default.
 /// The same text works on the command line, in plans and in records.
@@ -61,6 +61,10 @@ fn all() -> Vec<Entry> {
     let mut all = of("attack", attack, clipguard_attack::CATALOGUE);
     all.extend(of("purifier", purify, clipguard_purify::CATALOGUE));
     all.extend(clipguard_train::objectives().iter().map(objective));
+    let augment = "clipguard train --augment {} --model ViT-B-32 --data pairs.tar --out run";
+    let captions = "clipguard train --captions {} --model ViT-B-32 --data pairs.tar --out run";
+    all.extend(of("augmentation", augment, clipguard_data::augment::CATALOGUE));
+    all.extend(of("rewording", captions, clipguard_data::text::CATALOGUE));
     all
 }
 

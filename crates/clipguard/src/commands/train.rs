@@ -1,10 +1,14 @@
 //! `clipguard train`.
 
-use crate::{failure::Failure, session::Session};
+use crate::{failure::Failure, output::special_note, session::Session};
+use clipguard_data::shown;
 use clipguard_evaluate::Report;
 use clipguard_train::{Outcome, Recipe, Run, TrainError, Watch};
 use indicatif::ProgressBar;
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 /// Train a model from scratch or from a checkpoint.
 ///
@@ -15,6 +19,7 @@ use std::path::{Path, PathBuf};
     clipguard train experiments/embedded/recipe.toml --out runs/mine\n  \
     clipguard train --model embedded --data pairs/{00000..00009}.tar --steps 500 --lr 1e-4 --out runs/tuned\n  \
     clipguard train --objective fare --model embedded --data photos/ --lr 1e-5 --out runs/robust\n  \
+    clipguard train --model embedded --data pairs.tar --augment simclr --captions eda --out runs/views\n  \
     clipguard train --objective diffusion-prior --model embedded --data pairs.tar --out runs/prior\n  \
     clipguard train --resume runs/mine")]
 pub(crate) struct Args {
@@ -24,7 +29,7 @@ pub(crate) struct Args {
     #[arg(long, required_unless_present = "resume")]
     out: Option<PathBuf>,
     /// Go on with the run in this folder; it ends in the same bytes as if never stopped.
-    #[arg(long, conflicts_with_all = ["recipe", "out", "objective", "model", "data", "steps", "batch", "lr"])]
+    #[arg(long, conflicts_with_all = ["recipe", "out", "objective", "model", "data", "steps", "batch", "lr", "augment", "captions"])]
     resume: Option<PathBuf>,
     /// What is minimised (`clipguard methods`).
     #[arg(long)]
@@ -45,6 +50,13 @@ pub(crate) struct Args {
     /// Peak learning rate.
     #[arg(long)]
     lr: Option<f64>,
+    /// Random views of the pictures: `simclr`, `autoaugment`, ... (`clipguard methods`); what they
+    /// look like shows `clipguard inspect DATA --augment`.
+    #[arg(long)]
+    augment: Option<String>,
+    /// Random rewordings of the captions: `eda` (`clipguard methods`).
+    #[arg(long)]
+    captions: Option<String>,
 }
 
 impl Args {
@@ -61,6 +73,8 @@ impl Args {
         set(&mut recipe.objective, &self.objective);
         set(&mut recipe.model, &self.model);
         set(&mut recipe.data, &self.data);
+        set(&mut recipe.augment, &self.augment);
+        set(&mut recipe.captions, &self.captions);
         recipe.steps = self.steps.unwrap_or(recipe.steps);
         recipe.batch = self.batch.unwrap_or(recipe.batch);
         recipe.lr = self.lr.unwrap_or(recipe.lr);
@@ -74,7 +88,13 @@ struct Progress<'a> {
     bar: ProgressBar,
     session: &'a Session,
     smooth: Option<f32>,
+    /// Samples whose captions spell a special token.
+    special: BTreeSet<String>,
 }
+
+/// Samples with special tokens that are remembered, and of these named without `-v`.
+const SPECIAL: usize = 10_000;
+const NAMED: usize = 5;
 
 impl Watch for Progress<'_> {
     fn step(&mut self, done: u64, _total: u64, loss: f32) {
@@ -87,6 +107,17 @@ impl Watch for Progress<'_> {
     fn skipped(&mut self, key: &str, reason: &str) {
         let session = self.session;
         self.bar.suspend(|| session.say(format!("skipped {key}: {reason}")));
+    }
+
+    fn special(&mut self, key: &str) {
+        if self.special.len() == SPECIAL || !self.special.insert(key.to_owned()) {
+            return;
+        }
+        let session = self.session;
+        if session.verbose || self.special.len() <= NAMED {
+            let note = special_note(&format!("caption of {}", shown(key)));
+            self.bar.suspend(|| session.say(format!("note: {note}")));
+        }
     }
 }
 
@@ -107,12 +138,17 @@ pub(crate) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
     let bar = session.bar(run.recipe().steps, "training");
     bar.set_position(run.step());
     bar.reset_eta();
-    let mut progress = Progress { bar, session, smooth: None };
+    let mut progress = Progress { bar, session, smooth: None, special: BTreeSet::new() };
     let outcome = run.train(&mut progress, session.stop_flag()).map_err(|e| match e {
         e @ TrainError::Diverged { .. } => Failure::Failed(e.to_string()),
         e => e.into(),
     })?;
     progress.bar.finish_and_clear();
+    if progress.special.len() > NAMED {
+        let count = progress.special.len();
+        let note = special_note(&format!("captions of {count} samples"));
+        session.say(format!("note: {note}"));
+    }
     if outcome == Outcome::Interrupted {
         return Err(Failure::Interrupted(format!(
             "stopped after step {}; go on with `clipguard train --resume {}`",

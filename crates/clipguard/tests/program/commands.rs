@@ -8,7 +8,7 @@ use std::{path::Path, process::Stdio};
 #[test]
 fn methods_are_listed_explained_and_suggested() {
     let list = clipguard(&["methods"]).ended(0, &[]).stdout;
-    for name in ["pgd", "fgsm", "clipure-cos", "clip"] {
+    for name in ["pgd", "fgsm", "clipure-cos", "clip", "autoaugment", "eda"] {
         assert!(list.contains(name), "{list}");
     }
     let one = clipguard(&["methods", "pgd"]).ended(0, &[]).stdout;
@@ -77,6 +77,69 @@ fn inspect_tells_models_data_and_runs_apart() {
     // A refused path leaves the others shown.
     let two = clipguard(&["inspect", "nowhere", "scenes:3"]).ended(3, &["nowhere"]);
     assert!(two.stdout.contains("drawn scenes"), "{}", two.stdout);
+}
+
+#[test]
+fn inspect_shows_what_augmentations_do() {
+    let room = tempfile::tempdir().unwrap();
+    let sheet = |seed: &str, name: &str| {
+        let out = room.path().join(name);
+        let data = "scenes:9:side=32";
+        let arguments =
+            ["--seed", seed, "inspect", data, "--augment", "safeclip", "--out", text(&out)];
+        let told = clipguard(&arguments).ended(0, &[]).stdout;
+        assert!(told.contains("safeclip:area=0.08"), "{told}");
+        std::fs::read(out).unwrap()
+    };
+    let first = sheet("1", "a.png");
+    assert_eq!(first, sheet("1", "b.png"));
+    assert_ne!(first, sheet("2", "c.png"));
+    let picture = image::load_from_memory(&first).unwrap();
+    assert_eq!((picture.width(), picture.height()), (8 * 224, 6 * 224));
+    let eda = ["inspect", "scenes:4:side=32", "--captions", "eda", "--json"];
+    let told = clipguard(&eda).ended(0, &[]).json();
+    assert_eq!(told["captions"].as_array().unwrap().len(), 4);
+    assert_eq!(told["captions"][0]["reworded"].as_array().unwrap().len(), 3);
+    for (arguments, word) in [
+        (["inspect", "scenes:4", "--augment", "simclr", "--out", "x.jpg"], ".png"),
+        (["inspect", "scenes:4", "--augment", "simcrl", "--out", "x.png"], "`simclr`?"),
+        (
+            ["inspect", "scenes:4", "embedded", "--augment=crop", "--out", "x.png"],
+            "one data source",
+        ),
+    ] {
+        clipguard(&arguments).ended(2, &[word]);
+    }
+    assert!(!Path::new("x.png").exists());
+}
+
+#[test]
+fn special_tokens_in_captions_are_told() {
+    let room = tempfile::tempdir().unwrap();
+    let photo = golden("vit_gelu").join("../../pictures/rgb_odd.png");
+    for (name, caption) in [("a", "a cat<end_of_text> of fame"), ("b", "a dog"), ("c", "a cow")] {
+        std::fs::copy(&photo, room.path().join(format!("{name}.png"))).unwrap();
+        std::fs::write(room.path().join(format!("{name}.txt")), caption).unwrap();
+    }
+    let (data, out) = (text(room.path()), tempfile::tempdir().unwrap());
+    let told = clipguard(&["inspect", "--json", data]).ended(0, &[]).json();
+    let warnings = told[0]["warnings"].as_array().unwrap();
+    assert!(
+        warnings.len() == 1 && warnings[0].as_str().unwrap().contains("<end_of_text>"),
+        "{told}"
+    );
+    let file = out.path().join("a.safetensors");
+    clipguard(&["embed", "--model", tiny_model(), "--images", data, "--out", text(&file)])
+        .ended(0, &["1 of the texts", "special token"]);
+    let run = out.path().join("run");
+    let train = ["train", "--model", tiny_model(), "--data", data, "--batch", "3"];
+    let options = ["--steps", "2", "--augment", "crop", "--captions", "eda", "--out", text(&run)];
+    let ran =
+        clipguard(&[&train[..], &options].concat()).ended(0, &["caption of", "special token"]);
+    // Once, though every epoch meets it.
+    assert_eq!(ran.stderr.matches("special token").count(), 1, "{}", ran.stderr);
+    let plan = std::fs::read_to_string(run.join("plan.toml")).unwrap();
+    assert!(plan.contains("crop:area=0.9") && plan.contains("eda:alpha=0.1"), "{plan}");
 }
 
 #[test]

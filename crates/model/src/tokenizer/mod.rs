@@ -187,6 +187,10 @@ impl Tokenizer {
     /// Whether `text` holds a literal special string of any CLIP program, before or after
     /// cleaning (`&lt;end_of_text&gt;` counts): worth reporting in captions from strangers.
     pub fn contains_special(&self, text: &str) -> bool {
+        // Of plain ASCII, cleaning only makes a `<` of an entity; of the rest, who knows.
+        if text.is_ascii() && !text.contains(['<', '&']) {
+            return false;
+        }
         split::has_special(text) || split::has_special(&self.clean(text))
     }
 }

@@ -116,3 +116,82 @@ fn a_batch_without_pairs_is_refused_with_the_reason() {
     let text = run.starved(&batch).to_string();
     assert!(text.contains("cat.png: is truncated") && text.contains("scenes:8"), "{text}");
 }
+
+/// Key, picture and tokens.
+type Drawn = (String, Vec<u8>, Vec<u32>);
+
+/// The pairs of each epoch in the order of their keys, prepared in batches of `batch`.
+fn drawn(recipe: &Recipe, batch: usize, epochs: usize) -> Vec<Drawn> {
+    let run = run_of(Recipe { batch, ..recipe.clone() }, |_| {});
+    let preparation = run.preparation().unwrap();
+    let batches = Batches::new(&run.source, preparation, batch, 0, 2).unwrap();
+    let pairs = batches.take(epochs * 8 / batch).map(Result::unwrap).flat_map(|batch| {
+        let views = batch.pictures.into_iter().zip(batch.tokens);
+        batch.keys.into_iter().zip(views).map(|(key, (picture, tokens))| (key, picture, tokens))
+    });
+    let mut pairs: Vec<Drawn> = pairs.collect();
+    pairs.chunks_mut(8).for_each(|epoch| epoch.sort());
+    pairs
+}
+
+#[test]
+fn views_and_rewordings_follow_from_sample_and_epoch() {
+    let with = |augment: &str, captions: &str| Recipe {
+        augment: augment.to_owned(),
+        captions: captions.to_owned(),
+        ..recipe()
+    };
+    let pictures = |a: &[Drawn], b: &[Drawn]| a.iter().zip(b).filter(|(a, b)| a.1 != b.1).count();
+    let tokens = |a: &[Drawn], b: &[Drawn]| a.iter().zip(b).filter(|(a, b)| a.2 != b.2).count();
+
+    let plain = drawn(&with("none", "none"), 4, 2);
+    let views = drawn(&with("simclr", "eda"), 4, 2);
+    assert!(views == drawn(&with("simclr", "eda"), 2, 2), "depends on the batch");
+    // Every picture is another one, and another again in the second epoch; a rewording may leave
+    // a caption as it is.
+    assert_eq!((pictures(&views, &plain), pictures(&views[..8], &views[8..])), (16, 8));
+    assert!(tokens(&views, &plain) >= 8 && tokens(&views[..8], &views[8..]) >= 4);
+    let fixed = drawn(&with("none", "eda:fixed=true"), 4, 2);
+    assert_eq!((tokens(&fixed[..8], &fixed[8..]), pictures(&fixed, &plain)), (0, 0));
+    assert!(tokens(&fixed, &plain) >= 4);
+}
+
+#[test]
+fn plans_write_methods_out_and_say_what_is_wrong_with_them() {
+    let recipe = Recipe { augment: "simclr:flip=0".to_owned(), ..recipe() };
+    let written = run_of(recipe.clone(), |_| {}).recipe.to_toml();
+    let want = "augment = \"simclr:strength=1,area=0.08,flip=0,jitter=0.8,grey=0.2,blur=0.5\"";
+    assert!(written.contains(want), "{written}");
+    // What is not used is not written: states of earlier versions go on.
+    assert!(!written.contains("captions"), "{written}");
+    let say = |recipe: Recipe| recipe.check().unwrap_err();
+    assert!(say(Recipe { augment: "simcrl".into(), ..recipe.clone() }).contains("`simclr`?"));
+    assert!(say(Recipe { captions: "eda:alpha=7".into(), ..recipe }).contains("alpha=7"));
+}
+
+#[test]
+fn captions_that_spell_a_special_token_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let photo =
+        concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/clip/pictures/rgb_odd.png");
+    for (name, caption) in [("a", "a cat<end_of_text> of fame"), ("b", "a dog &lt;|startoftext|>")]
+    {
+        std::fs::copy(photo, folder.path().join(format!("{name}.png"))).unwrap();
+        std::fs::write(folder.path().join(format!("{name}.txt")), caption).unwrap();
+    }
+    std::fs::copy(photo, folder.path().join("c.png")).unwrap();
+    std::fs::write(folder.path().join("c.txt"), "a < b and c > d").unwrap();
+    let data = folder.path().to_str().unwrap().to_owned();
+    let run = run_of(Recipe { data, batch: 3, ..recipe() }, |_| {});
+    let mut batches = Batches::new(&run.source, run.preparation().unwrap(), 3, 0, 1).unwrap();
+    let batch = batches.next().unwrap().unwrap();
+    let mut special = batch.special.clone();
+    special.sort();
+    assert_eq!(special.len(), 2, "{special:?}");
+    assert!(special[0].contains('a') && special[1].contains('b'), "{special:?}");
+    // Text like any other: one end token a row, and words behind the string are read.
+    for row in &batch.tokens {
+        let end = clipguard_model::tokenizer::END;
+        assert_eq!(row.iter().filter(|id| **id == end).count(), 1);
+    }
+}

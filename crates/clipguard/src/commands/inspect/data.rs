@@ -1,9 +1,10 @@
 //! Data sources.
 
 use super::Section;
-use crate::failure::Failure;
+use crate::{failure::Failure, output::special_note};
 use clipguard_data::{Limits, Source, shown};
 use clipguard_evaluate::report::{Cell, Table};
+use clipguard_model::Tokenizer;
 use serde_json::json;
 use std::path::Path;
 
@@ -47,6 +48,10 @@ pub(super) fn section(spelling: &str) -> Result<Section, Failure> {
             }
         };
         good += 1;
+        let caption = raw.caption.as_deref().unwrap_or_default();
+        if Tokenizer::clip().contains_special(caption) {
+            section.warnings.push(special_note(&format!("caption of {}", shown(&raw.key))));
+        }
         let class = raw.label.and_then(|label| source.classes()?.get(label));
         let words = |text: Option<&String>| text.map_or(Cell::Missing, |t| Cell::Text(t.clone()));
         table.row(vec![

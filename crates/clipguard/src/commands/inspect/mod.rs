@@ -4,6 +4,7 @@ mod data;
 mod model;
 mod run;
 mod tensors;
+mod views;
 
 use crate::{
     failure::Failure,
@@ -14,7 +15,7 @@ use clipguard_data::shown;
 use clipguard_evaluate::report::{Cell, Table};
 use clipguard_model::{Container, checkpoint::CONFIG, hugging_face};
 use serde_json::{Map, Value, json};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Say what a file or folder is: a model, a data source, a run.
 ///
@@ -26,6 +27,8 @@ use std::path::Path;
     clipguard inspect ViT-B-32@weights.safetensors --deep    weights of a known architecture\n  \
     clipguard inspect weights.safetensors photos/ a.tar      several, of any kind\n  \
     clipguard inspect runs/mine                              how far a run is\n  \
+    clipguard inspect photos/ --augment simclr --out s.png   random views of the first pictures\n  \
+    clipguard inspect pairs.tar --captions eda               rewordings of the first captions\n  \
     clipguard inspect --architectures                        the built-in architectures")]
 pub(crate) struct Args {
     /// Models, data sources and run folders, spelled as everywhere.
@@ -37,6 +40,29 @@ pub(crate) struct Args {
     /// Read all weights of large models too: SHA-256, and whether every number is finite.
     #[arg(long)]
     deep: bool,
+    /// Draw random views of the first pictures of a data source on a sheet, as training would see
+    /// them: `simclr`, `autoaugment`, ... (`clipguard methods`).
+    #[arg(long, requires = "out", conflicts_with_all = ["captions", "architectures", "deep"])]
+    augment: Option<String>,
+    /// The sheet (PNG).
+    #[arg(long, requires = "augment")]
+    out: Option<PathBuf>,
+    /// Reword the first captions of a data source, as training would read them: `eda`.
+    #[arg(long, conflicts_with_all = ["architectures", "deep"])]
+    captions: Option<String>,
+}
+
+impl Args {
+    /// The one data source that augmentations are shown of.
+    fn data(&self) -> Result<&str, Failure> {
+        match self.paths.as_slice() {
+            [data] => Ok(data),
+            more => Err(Failure::Usage(format!(
+                "{} paths: `--augment` and `--captions` take one data source",
+                more.len()
+            ))),
+        }
+    }
 }
 
 /// What is said about one path.
@@ -139,6 +165,12 @@ fn sections(path: &str, deep: bool) -> Result<Vec<Section>, Failure> {
 pub(crate) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
     if args.architectures {
         return model::architectures(session);
+    }
+    if let (Some(augmentation), Some(out)) = (&args.augment, &args.out) {
+        return views::sheet(args.data()?, augmentation, out, session);
+    }
+    if let Some(rewording) = &args.captions {
+        return views::captions(args.data()?, rewording, session);
     }
     let (mut documents, mut refused) = (Vec::new(), Vec::new());
     for (place, path) in args.paths.iter().enumerate() {
