@@ -111,6 +111,8 @@ fn plans_with_mistakes_are_refused_with_the_place_and_the_remedy() {
         ("sampels = 3\ndata = [\"embedded\"]", "sampels"),
         ("data = [\"embedded\"]\nattacks = [\"pdg\"]", "did you mean `pgd`?"),
         ("data = [\"embedded\"]\ntemplates = \"scens\"", "scenes"),
+        ("data = [\"embedded\"]\n[[certify]]\ndefence = \"cos\"", "there are `none`"),
+        ("data = [\"embedded\"]\n[[certify]]\nsigma = 0.0", "above 0"),
         ("data = [\"no-such-folder\"]", "no-such-folder"),
         ("data = [\"embedded\"]\nmodels = [\"no-such-model\"]", "no-such-model"),
     ] {
@@ -165,6 +167,12 @@ name = "none"
 [[defence]]
 name = "clipure-cos"
 purify = ["clipure-cos"]
+[[certify]]
+sigma = 0.1
+n0 = 5
+n = 40
+alpha = 0.05
+radii = [0.0, 0.05]
 "#;
 
 /// What a run says, to the byte.
@@ -199,6 +207,35 @@ impl Runs {
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();
         (output.status.code().unwrap_or(-1), errors)
     }
+}
+
+#[test]
+fn certificates_are_told_with_their_curve_and_go_on_where_they_stopped() {
+    let runs = Runs::new();
+    assert_eq!(runs.run("run", &[]).0, 0);
+    let folder = runs.path("run");
+    let all = records(Path::new(&folder));
+    let proved: Vec<&Value> = all.iter().filter(|r| r["protocol"] == "certified").collect();
+    assert_eq!(proved.len(), 2, "a record for each radius");
+    assert_eq!(proved[1]["threat"]["norm"], "l2");
+    assert_eq!(proved[0]["interval"]["method"], "clopper-pearson");
+    assert!(proved[1]["correct"].as_u64() <= proved[0]["correct"].as_u64());
+    let curve = proved[0]["certified"]["curve"].as_array().unwrap();
+    assert_eq!(curve[0]["correct"], proved[0]["correct"]);
+    assert_eq!(proved[0]["forwards"], 12 * 45);
+    let page = fs::read_to_string(Path::new(&folder).join("report.html")).unwrap();
+    assert!(page.contains("What is proved"));
+    // Cut the votes off in the middle, as a crash would.
+    let units = fs::read_dir(Path::new(&folder).join("units")).unwrap().flatten();
+    let votes = |path: &Path| {
+        fs::read_to_string(path).is_ok_and(|text| text.contains("\"row\":["))
+    };
+    let unit = units.map(|entry| entry.path()).find(|path| votes(path)).unwrap();
+    let whole = fs::read(&unit).unwrap();
+    fs::write(&unit, &whole[..whole.len() / 2]).unwrap();
+    assert_eq!(runs.run("run", &[]).0, 0);
+    assert_eq!(all, records(Path::new(&folder)));
+    assert_eq!(whole, fs::read(&unit).unwrap());
 }
 
 #[test]

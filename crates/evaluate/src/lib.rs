@@ -9,6 +9,7 @@
 
 pub mod adversarial;
 mod captions;
+mod certified;
 pub mod certify;
 pub mod checks;
 pub mod classifier;
@@ -37,6 +38,7 @@ mod summary;
 mod unit_file;
 mod units;
 
+pub use certified::{At, Certified};
 pub use certify::{Certificate, certify, predict};
 pub use classifier::Classifier;
 pub use compare::{McNemar, Paired, holm};
@@ -46,7 +48,7 @@ pub use examples::{Example, report_of_run};
 pub use interval::{Interval, IntervalMethod, clopper_pearson_lower, normal_quantile};
 pub use merge::{Merged, merge};
 pub use metrics::{ClassScore, Classification, MetricError};
-pub use plan::{Checks, Defence, Plan, Published};
+pub use plan::{Certify, Checks, Defence, Plan, Published};
 pub use record::{Check, Digests, Metrics, Record, RecordError, Reliability, Threat, Verdict};
 pub use record_file::{export_clip_benchmark, read_records, write_atomic, write_records};
 pub use report::Report;

@@ -37,12 +37,79 @@ pub struct Plan {
     pub adversarial: Vec<String>,
     /// Defences; without any, the undefended model alone.
     pub defence: Vec<Defence>,
+    /// What is proved by votes under noise.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub certify: Vec<Certify>,
     /// Which plausibility checks are run: those that cost nothing, or all.
     pub checks: Checks,
     /// Samples the costly checks look at, the first of the subset; 0 means all.
     pub check_samples: usize,
     /// Pictures shown in the report.
     pub pictures: usize,
+}
+
+/// Certification by randomised smoothing (Cohen et al. 2019): the classifier that answers what a
+/// defence most often answers under Gaussian noise, and the L2 radius within which nothing changes
+/// its answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Certify {
+    /// The defence that is smoothed, by its name.
+    pub defence: String,
+    /// Standard deviation of the noise, in pixel units.
+    pub sigma: f64,
+    /// Votes that choose the answer.
+    pub n0: usize,
+    /// Votes that bound its probability.
+    pub n: usize,
+    /// Probability with which one certificate may be wrong.
+    pub alpha: f64,
+    /// Radii that get a record each.
+    pub radii: Vec<f64>,
+}
+
+impl Default for Certify {
+    fn default() -> Self {
+        Self {
+            defence: crate::record::NO_DEFENCE.to_owned(),
+            sigma: 0.1,
+            n0: 100,
+            n: 1000,
+            alpha: 0.001,
+            radii: vec![0.0, 0.1, 0.25, 0.5],
+        }
+    }
+}
+
+impl Certify {
+    /// As a record names it.
+    pub fn spelling(&self) -> String {
+        let Self { sigma, n0, n, alpha, .. } = self;
+        format!("smoothing:sigma={sigma},n0={n0},n={n},alpha={alpha}")
+    }
+
+    fn check(&self, defences: &[&str]) -> Result<(), String> {
+        if !defences.contains(&self.defence.as_str()) {
+            return Err(format!(
+                "certify: no defence is called `{}`; there are `{}`",
+                self.defence,
+                defences.join("`, `")
+            ));
+        }
+        let demands = [
+            ("sigma", self.sigma, self.sigma > 0.0 && self.sigma <= 4.0, "above 0, up to 4"),
+            ("n0", self.n0 as f64, self.n0 > 0, "at least 1"),
+            ("n", self.n as f64, self.n > 0, "at least 1"),
+            ("alpha", self.alpha, self.alpha > 0.0 && self.alpha < 0.5, "between 0 and 0.5"),
+        ];
+        if let Some((key, value, _, right)) = demands.iter().find(|demand| !demand.2) {
+            return Err(format!("certify: {key} = {value}: a number {right}"));
+        }
+        match self.radii.iter().find(|radius| !(**radius >= 0.0 && radius.is_finite())) {
+            Some(radius) => Err(format!("certify: radii: {radius} is no radius")),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Which plausibility checks are run.
@@ -100,6 +167,7 @@ impl Default for Plan {
             attacks: Vec::new(),
             adversarial: Vec::new(),
             defence: vec![Defence::default()],
+            certify: Vec::new(),
             checks: Checks::Cheap,
             check_samples: 64,
             pictures: 6,
@@ -173,7 +241,8 @@ impl Plan {
         };
         let defences: usize = self.defence.iter().map(of).sum();
         let captions = self.retrieval.len() + self.relations.len();
-        self.models.len() * (self.data.len() * defences + captions)
+        let stage = defences + self.certify.len();
+        self.models.len() * (self.data.len() * stage + captions)
     }
 
     /// Says which value makes no sense and what would be right.
@@ -196,6 +265,12 @@ impl Plan {
         names.sort_unstable();
         if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
             return Err(format!("two defences are called `{}`", twice[0]));
+        }
+        for (place, certify) in self.certify.iter().enumerate() {
+            certify.check(&names)?;
+            if self.certify[..place].contains(certify) {
+                return Err(format!("certify: {} comes twice", certify.spelling()));
+            }
         }
         for defence in &self.defence {
             if defence.gradients.is_empty() {

@@ -5,7 +5,7 @@
 //! summary reads them; all three see the same list, so none can forget what another did.
 
 use crate::{
-    Checks, Defence, EvaluateError, Plan, Shard, Threat, checks::CATALOGUE, classifier::mode_name,
+    Certify, Checks, Defence, EvaluateError, Plan, Shard, Threat, checks::CATALOGUE, classifier::mode_name,
     record_file::write_atomic, subset::digest_of,
 };
 use clipguard_attack::parse;
@@ -122,6 +122,11 @@ pub(crate) enum Kind {
         /// The file.
         file: String,
     },
+    /// Counts votes under noise.
+    Certify {
+        /// How much noise, how many votes.
+        of: Certify,
+    },
     /// Measures for a plausibility check.
     Check {
         /// Its id.
@@ -173,6 +178,11 @@ impl Task {
         }
     }
 
+    /// Whether a sample it gets wrong is lost for its defence.
+    pub(crate) fn counts(&self) -> bool {
+        !matches!(self.kind, Kind::Check { .. } | Kind::Certify { .. })
+    }
+
     /// Numbers of a picture it keeps.
     pub(crate) fn picture(&self, head: &StageHead) -> usize {
         match self.kind {
@@ -210,6 +220,7 @@ pub(crate) struct Work<'a> {
     pub(crate) defence: &'a Defence,
     pub(crate) clean: Task,
     pub(crate) groups: Vec<Group>,
+    pub(crate) certify: Vec<(Certify, Task)>,
 }
 
 impl Work<'_> {
@@ -237,6 +248,8 @@ impl Work<'_> {
                 }
             }
         }
+        let proof = |of: &Certify| format!("{name} · {}", of.spelling());
+        all.extend(self.certify.iter().map(|(of, task)| (proof(of), task)));
         all
     }
 }
@@ -284,7 +297,13 @@ fn work<'a>(
             first.checks = CATALOGUE.iter().map(|probe| check(probe.id())).collect();
         }
     }
-    Ok(Work { defence, clean: Task::new(Kind::Clean, &defence.purify), groups })
+    let certify = plan.certify.iter().filter(|of| of.defence == defence.name).map(|of| {
+        // Which radii are told does not change the votes.
+        let votes = Certify { radii: Vec::new(), ..of.clone() };
+        (of.clone(), Task::new(Kind::Certify { of: votes }, &defence.purify))
+    });
+    let (clean, certify) = (Task::new(Kind::Clean, &defence.purify), certify.collect());
+    Ok(Work { defence, clean, groups, certify })
 }
 
 fn attacked(

@@ -5,12 +5,13 @@
 //! only lower a number, never raise it.
 
 use crate::{
-    EvaluateError, Plan, Record, Threat, captions,
+    Certify, EvaluateError, Interval, Plan, Record, Threat, captions,
+    certified::{At, Certified, outcomes},
     checks::{self, CATALOGUE, Case, Row},
     classifier::mode_name,
     evidence::{Part, evidence},
     handout::hand_out,
-    record::{Check, Digests, HONEST, NO_ATTACK, PUBLISHED, WORST_CASE},
+    record::{CERTIFIED, Check, Digests, HONEST, NO_ATTACK, PUBLISHED, WORST_CASE},
     record_file::{write_atomic, write_records},
     samples::{self, SampleLine},
     schedule::{Group, Kind, StageHead, Task, Work, schedule},
@@ -104,6 +105,11 @@ impl<'a> Teller<'a> {
             for group in &work.groups {
                 self.group(&work, group, &clean, base, told)?;
             }
+            for (of, task) in &work.certify {
+                if let Some(unit) = self.read(task)? {
+                    told.records.extend(self.certified(&work, of, &unit, base));
+                }
+            }
         }
         Ok(())
     }
@@ -137,6 +143,34 @@ impl<'a> Teller<'a> {
         record.metrics.set("acc5", acc5);
         record.metrics.set("mean_per_class_recall", (!recalls.is_empty()).then_some(mean));
         record
+    }
+
+    /// A record for each radius; the first also holds the whole curve.
+    fn certified(
+        &self,
+        work: &Work<'_>,
+        of: &Certify,
+        unit: &Unit,
+        base: Option<f64>,
+    ) -> Vec<Record> {
+        let samples = outcomes(of, &unit.lines);
+        let record = |radius: &f64| {
+            let at = At::of(&samples, *radius);
+            let mut record = self.record(work, &of.spelling(), None, at.correct);
+            record.protocol = CERTIFIED.to_owned();
+            record.interval = Some(Interval::clopper_pearson(at.correct, samples.len(), 0.95));
+            let space = "pixels".to_owned();
+            record.threat = Some(Threat { norm: "l2".to_owned(), eps: Some(*radius), space });
+            record.base = base;
+            record
+        };
+        let mut records: Vec<Record> = of.radii.iter().map(record).collect();
+        if let Some(first) = records.first_mut() {
+            annotate(first, &unit.totals);
+            let curve = serde_json::json!(Certified::of(of, &unit.lines));
+            first.extra.insert("certified".to_owned(), curve);
+        }
+        records
     }
 
     /// All records of one budget on one defence.

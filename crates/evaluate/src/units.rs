@@ -1,8 +1,9 @@
 //! Units of work on one stage: what each kind does with a batch of samples.
 
 use crate::{
-    Classifier, EvaluateError, Plan, Subset,
+    Certify, Classifier, EvaluateError, Plan, Subset,
     adversarial::{self, Adversarial},
+    certified::Voters,
     checks::{Bench, CATALOGUE, Effort, Subject},
     classifier::mode_name,
     metrics::{argmax, rank},
@@ -14,6 +15,9 @@ use burn::tensor::{Tensor, TensorData};
 use clipguard_attack::{Batch, Norm, parse};
 use clipguard_model::{GradientMode, Query, Victim};
 use std::{ops::Range, path::Path, time::Instant};
+
+/// Votes that are counted before they are written down.
+const VOTES: usize = 500;
 
 /// One model on one data source, with everything the units need.
 pub(crate) struct Stage<'a> {
@@ -42,7 +46,7 @@ impl Stage<'_> {
         let mut file = UnitFile::open(&stem, task.picture(&self.head))?;
         let count = task.count(&self.head, self.plan);
         let size = self.size(task)?;
-        let counts = !matches!(task.kind, Kind::Check { .. });
+        let counts = task.counts();
         let mut kills = 0;
         let mut narrow = |lines: &[Line], from: usize, alive: &mut [bool]| {
             for (line, alive) in lines.iter().zip(&mut alive[from..]) {
@@ -85,6 +89,10 @@ impl Stage<'_> {
     /// Samples at once. Where rows depend on each other a unit's own number is kept exactly.
     fn size(&self, task: &Task) -> Result<usize, EvaluateError> {
         let most = task.batch.unwrap_or(self.plan.batch);
+        if let Kind::Certify { of } = &task.kind {
+            // So that an interruption costs some hundred votes and no more than a picture's.
+            return Ok((VOTES / (of.n0 + of.n).max(1)).clamp(1, most.max(1)));
+        }
         if task.batch.is_some() || !matches!(task.kind, Kind::Check { .. }) {
             return Ok(most);
         }
@@ -105,6 +113,7 @@ impl Stage<'_> {
                 let pixels = self.pictures(made.pictures(range.clone())?, range.len());
                 self.classified(task, range, pixels, false)
             }
+            Kind::Certify { of } => self.certified(task, of, range),
             Kind::Foreign { file } => self.foreign(task, Path::new(file), range),
             Kind::Check { id, attacks, gradients } => {
                 self.measured(task, id, attacks, gradients, range)
@@ -200,6 +209,26 @@ impl Stage<'_> {
             totals.flags.push(serde_json::json!({ "outside-the-budget": outside }));
         }
         Ok((lines, totals, Vec::new()))
+    }
+
+    /// Votes for every picture, one after the other.
+    fn certified(
+        &self,
+        task: &Task,
+        of: &Certify,
+        range: Range<usize>,
+    ) -> Result<Done, EvaluateError> {
+        let victim = self.classifier.defended(&task.purify, None)?;
+        let batch = victim.limit().map_or(self.plan.batch, |l| l.rows.min(self.plan.batch));
+        let line = |i: usize| {
+            let pixels = self.subset.part(i..i + 1);
+            let (key, seed) = (self.subset.keys[i].as_str(), self.plan.seed);
+            let voters = Voters { victim: &victim, pixels: &pixels, key, seed, batch };
+            voters.line(of, self.subset.labels[i])
+        };
+        let forwards = (range.len() * (of.n0 + of.n)) as u64;
+        let totals = Totals { forwards, ..Totals::default() };
+        Ok((range.map(line).collect(), totals, Vec::new()))
     }
 
     fn measured(

@@ -7,8 +7,8 @@ use clipguard_data::spelling::{Method, Parameters, Spelling, find};
 use clipguard_model::Clip;
 
 use crate::{
-    ClipureCos, ClipureDiff, Csr, Denoise, Purifier, PurifyError, Ttc, clipure_cos, clipure_diff,
-    csr, denoise, ttc,
+    ClipureCos, ClipureDiff, Csr, Denoise, Encode, Purifier, PurifyError, Smooth, Ttc, clipure_cos,
+    clipure_diff, csr, denoise, smooth, ttc,
 };
 
 /// What purifiers need of the model they defend.
@@ -68,6 +68,13 @@ pub const CATALOGUE: &[Method<Build>] = &[
         parameters: csr::Settings::list,
         build: |spelling, material| Ok(Box::new(Csr::from_spelling(spelling, material)?)),
     },
+    Method {
+        name: "smooth",
+        about: "takes the mean embedding of noisy copies of the picture; random",
+        source: "after Cohen et al., Randomized Smoothing, ICML 2019",
+        parameters: smooth::Settings::list,
+        build: |spelling, _| Ok(Box::new(Smooth::from_spelling(spelling)?)),
+    },
 ];
 
 /// The purifier that `text` spells, such as `clipure-cos:steps=9`.
@@ -83,6 +90,10 @@ pub fn parse(text: &str, material: &Material) -> Result<Box<dyn Purifier>, Purif
 impl Purifier for Box<dyn Purifier> {
     fn pixels(&self, pixels: Tensor<4>, keys: &[String], draw: u64) -> Tensor<4> {
         (**self).pixels(pixels, keys, draw)
+    }
+
+    fn encode(&self, pixels: Tensor<4>, keys: &[String], draw: u64, encoder: &Encode<'_>) -> Tensor<2> {
+        (**self).encode(pixels, keys, draw, encoder)
     }
 
     fn embedding(&self, embedding: Tensor<2>, keys: &[String], draw: u64) -> Tensor<2> {
@@ -156,6 +167,8 @@ mod tests {
         }
         assert!(say("ttc:eps=0", &material).contains("above 0"));
         assert!(say("csr:width=0", &material).contains("above 0"));
+        assert!(say("smooth:copies=0", &material).contains("at least one"));
+        assert!(say("smooth:sigma=-1", &material).contains("not negative"));
         let of = |blank| Material { blank: Some(blank), ..Material::default() };
         let zero = of(Tensor::zeros([4], &device));
         assert!(say("clipure-cos", &zero).contains("not zero"));

@@ -9,8 +9,8 @@
 //! straight-through is a value on the purifier, not a second implementation. Attacks and defences
 //! never see each other.
 //!
-//! Purifiers act at one of two stations, pixels before the encoder or embeddings behind it; most
-//! leave one of them alone. Each works row by row, so that the answer for a picture does not
+//! Purifiers act at one of three stations: on pixels before the encoder, on how the encoder is
+//! asked (once, or about several views), and on embeddings behind it; most leave two of them alone. Each works row by row, so that the answer for a picture does not
 //! depend on its company, or says otherwise by [`Purifier::limit`].
 //!
 //! Not chosen: purifiers that call automatic differentiation inside (the framework has no second
@@ -27,6 +27,7 @@ pub mod clipure_diff;
 pub mod csr;
 pub mod defended;
 pub mod denoise;
+pub mod smooth;
 pub mod ttc;
 
 use std::fmt;
@@ -40,7 +41,11 @@ pub use clipure_diff::ClipureDiff;
 pub use csr::Csr;
 pub use defended::Defended;
 pub use denoise::Denoise;
+pub use smooth::Smooth;
 pub use ttc::Ttc;
+
+/// Unit embeddings `[batch, dimensions]` of pictures `[batch, 3, height, width]`.
+pub type Encode<'a> = dyn Fn(Tensor<4>) -> Tensor<2> + 'a;
 
 /// A map that takes the attack out of pictures or embeddings.
 pub trait Purifier: Send + Sync {
@@ -50,6 +55,13 @@ pub trait Purifier: Send + Sync {
     fn pixels(&self, pixels: Tensor<4>, keys: &[String], draw: u64) -> Tensor<4> {
         let _ = (keys, draw);
         pixels
+    }
+
+    /// Unit embeddings `[batch, dimensions]` of purified pictures; `encoder` gives those of any
+    /// pictures that belong to the same rows. Most purifiers ask it once.
+    fn encode(&self, pixels: Tensor<4>, keys: &[String], draw: u64, encoder: &Encode<'_>) -> Tensor<2> {
+        let _ = (keys, draw);
+        encoder(pixels)
     }
 
     /// Purified embeddings `[batch, dimensions]`, behind encoder and L2 normalisation.

@@ -7,6 +7,7 @@
 //! escaping would then depend on the template, here it is one function that every text passes.
 
 mod axis;
+mod certified;
 mod chart;
 mod curve;
 mod escape;

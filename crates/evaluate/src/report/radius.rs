@@ -26,7 +26,7 @@ fn fraction(eps: f64) -> String {
 /// Accuracy over the radius, a curve for each system and attack that has three radii or more.
 pub(crate) fn over_eps(records: &[Record]) -> Option<LineChart> {
     let mut curves: BTreeMap<(&str, &str, &str), Vec<&Record>> = BTreeMap::new();
-    for record in records.iter().filter(|r| !r.is_clean()) {
+    for record in records.iter().filter(|r| !r.is_clean() && !r.is_certified()) {
         if record.threat.as_ref().is_some_and(|threat| threat.eps.is_some()) {
             let key = (record.defence.as_str(), record.attack.as_str(), record.protocol.as_str());
             curves.entry(key).or_default().push(record);
