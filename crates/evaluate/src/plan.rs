@@ -1,7 +1,13 @@
 //! The plan of an evaluation: models, data, attacks, defences, as TOML.
 
-use crate::{EvaluateError, checks::CATALOGUE};
+use crate::{
+    EvaluateError,
+    checks::CATALOGUE,
+    studies::{SHIFTS, persistent},
+};
+use clipguard_data::spelling::{Spelling, find};
 use clipguard_model::GradientMode;
+use clipguard_purify::SCORES;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -40,6 +46,12 @@ pub struct Plan {
     /// What is proved by votes under noise.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub certify: Vec<Certify>,
+    /// Scores of embeddings as detectors of attacked pictures.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub detect: Vec<Detect>,
+    /// Whether the report shows what the purifiers did to embeddings, under the first attack.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub embeddings: bool,
     /// Which plausibility checks are run: those that cost nothing, or all.
     pub checks: Checks,
     /// Samples the costly checks look at, the first of the subset; 0 means all.
@@ -68,6 +80,67 @@ pub struct Certify {
     pub radii: Vec<f64>,
 }
 
+/// A score as a detector, against attacks that raise it beside their loss.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Detect {
+    /// The score's spelling.
+    pub score: String,
+    /// The defence whose embeddings are watched, by its name.
+    pub defence: String,
+    /// The attack; empty for the plan's first.
+    pub attack: String,
+    /// Weights of the score in what the attack raises; 0 is an attack that does not know of it.
+    pub weights: Vec<f64>,
+}
+
+impl Default for Detect {
+    fn default() -> Self {
+        Self {
+            score: "blank-cosine".to_owned(),
+            defence: crate::record::NO_DEFENCE.to_owned(),
+            attack: String::new(),
+            weights: vec![0.0, 0.1, 1.0, 10.0],
+        }
+    }
+}
+
+impl Detect {
+    /// The attack's spelling.
+    pub(crate) fn attack<'a>(&'a self, plan: &'a Plan) -> &'a str {
+        match self.attack.as_str() {
+            "" => plan.attacks.first().map_or("", String::as_str),
+            own => own,
+        }
+    }
+
+    fn check(&self, plan: &Plan, defences: &[&str]) -> Result<(), String> {
+        known("detect", &self.defence, defences)?;
+        let spelling: Spelling = self.score.parse().map_err(|e| format!("detect: {e}"))?;
+        find("score", SCORES, spelling.name()).map_err(|e| format!("detect: {e}"))?;
+        if self.attack(plan).is_empty() {
+            return Err("detect: an attack is needed, here or in `attacks`".to_owned());
+        }
+        persistent(self.attack(plan)).map_err(|e| e.to_string())?;
+        match self.weights.iter().find(|weight| !(**weight >= 0.0 && weight.is_finite())) {
+            Some(weight) => Err(format!("detect: weights: {weight}: numbers of at least 0")),
+            None if self.weights.is_empty() => Err("detect: weights: at least one".to_owned()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Refuses the name of a defence that is not in the plan.
+fn known(section: &str, name: &str, defences: &[&str]) -> Result<(), String> {
+    match defences.contains(&name) {
+        true => Ok(()),
+        false => Err(format!(
+            "{section}: no defence is called `{name}`; there are `{}`",
+            defences.join("`, `")
+        )),
+    }
+}
+
 impl Default for Certify {
     fn default() -> Self {
         Self {
@@ -89,13 +162,7 @@ impl Certify {
     }
 
     fn check(&self, defences: &[&str]) -> Result<(), String> {
-        if !defences.contains(&self.defence.as_str()) {
-            return Err(format!(
-                "certify: no defence is called `{}`; there are `{}`",
-                self.defence,
-                defences.join("`, `")
-            ));
-        }
+        known("certify", &self.defence, defences)?;
         let demands = [
             ("sigma", self.sigma, self.sigma > 0.0 && self.sigma <= 4.0, "above 0, up to 4"),
             ("n0", self.n0 as f64, self.n0 > 0, "at least 1"),
@@ -168,6 +235,8 @@ impl Default for Plan {
             adversarial: Vec::new(),
             defence: vec![Defence::default()],
             certify: Vec::new(),
+            detect: Vec::new(),
+            embeddings: false,
             checks: Checks::Cheap,
             check_samples: 64,
             pictures: 6,
@@ -241,7 +310,12 @@ impl Plan {
         };
         let defences: usize = self.defence.iter().map(of).sum();
         let captions = self.retrieval.len() + self.relations.len();
-        let stage = defences + self.certify.len();
+        let shifts = |d: &&Defence| {
+            self.embeddings && !self.attacks.is_empty() && !d.purify.is_empty()
+        };
+        let shifts = self.defence.iter().filter(shifts).count() * (1 + 2 * SHIFTS.len());
+        let detectors: usize = self.detect.iter().map(|of| 3 * of.weights.len()).sum();
+        let stage = defences + self.certify.len() + detectors + shifts;
         self.models.len() * (self.data.len() * stage + captions)
     }
 
@@ -271,6 +345,12 @@ impl Plan {
             if self.certify[..place].contains(certify) {
                 return Err(format!("certify: {} comes twice", certify.spelling()));
             }
+        }
+        for detect in &self.detect {
+            detect.check(self, &names)?;
+        }
+        if self.embeddings && let Some(first) = self.attacks.first() {
+            persistent(first).map_err(|e| e.to_string().replace("detect", "embeddings"))?;
         }
         for defence in &self.defence {
             if defence.gradients.is_empty() {

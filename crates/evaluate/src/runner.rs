@@ -204,7 +204,7 @@ fn stage<'a>(
     Ok(Stage { plan, folder: run.folder, classifier, subset, head, until: run.until })
 }
 
-/// Digests of the files the plan's purifiers are read from.
+/// Digests of the files the plan's purifiers and scores are read from.
 fn purifier_files(
     plan: &Plan,
     classifier: &Classifier,
@@ -214,6 +214,12 @@ fn purifier_files(
     for text in plan.defence.iter().map(|d| &d.purify).chain(published).flatten() {
         if let Some(digest) = classifier.purifier_file(text)? {
             files.insert(text.clone(), digest);
+        }
+    }
+    let scores = plan.detect.iter().map(|of| &of.score);
+    for text in scores {
+        if let Some(digest) = classifier.score(text)?.digest() {
+            files.insert(text.clone(), digest.to_owned());
         }
     }
     Ok(files)

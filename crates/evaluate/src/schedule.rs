@@ -6,7 +6,9 @@
 
 use crate::{
     Certify, Checks, Defence, EvaluateError, Plan, Shard, Threat, checks::CATALOGUE, classifier::mode_name,
-    record_file::write_atomic, subset::digest_of,
+    record_file::write_atomic,
+    studies::{Detected, Shifted, detected, shifted},
+    subset::digest_of,
 };
 use clipguard_attack::parse;
 use clipguard_data::spelling::number;
@@ -127,6 +129,18 @@ pub(crate) enum Kind {
         /// How much noise, how many votes.
         of: Certify,
     },
+    /// Scores the embeddings of pictures.
+    Score {
+        /// The score's spelling.
+        score: String,
+        /// The unit that made the pictures; none for the clean ones.
+        source: Option<String>,
+    },
+    /// Looks at the embeddings of pictures, before and after purification.
+    Look {
+        /// The unit that made the pictures; none for the clean ones.
+        source: Option<String>,
+    },
     /// Measures for a plausibility check.
     Check {
         /// Its id.
@@ -147,11 +161,23 @@ pub(crate) struct Task {
     pub(crate) attack: String,
     /// Pictures at once, where the result depends on it.
     pub(crate) batch: Option<usize>,
+    /// What an attack raises beside its loss; such an attack is part of a study and of no worst
+    /// case.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) beside: Option<Beside>,
+}
+
+/// A score and its weight; without weight the score is empty.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Beside {
+    pub(crate) score: String,
+    pub(crate) weight: f64,
 }
 
 impl Task {
-    fn new(kind: Kind, purify: &[String]) -> Self {
-        Self { kind, purify: purify.to_vec(), gradient: None, attack: String::new(), batch: None }
+    pub(crate) fn new(kind: Kind, purify: &[String]) -> Self {
+        let (purify, attack) = (purify.to_vec(), String::new());
+        Self { kind, purify, gradient: None, attack, batch: None, beside: None }
     }
 
     /// The name of its files: a digest of all that the outcome for a sample depends on.
@@ -180,7 +206,9 @@ impl Task {
 
     /// Whether a sample it gets wrong is lost for its defence.
     pub(crate) fn counts(&self) -> bool {
-        !matches!(self.kind, Kind::Check { .. } | Kind::Certify { .. })
+        let asks =
+            matches!(self.kind, Kind::Clean | Kind::Attack | Kind::Transfer { .. } | Kind::Foreign { .. });
+        asks && self.beside.is_none()
     }
 
     /// Numbers of a picture it keeps.
@@ -221,6 +249,8 @@ pub(crate) struct Work<'a> {
     pub(crate) clean: Task,
     pub(crate) groups: Vec<Group>,
     pub(crate) certify: Vec<(Certify, Task)>,
+    pub(crate) detect: Vec<Detected>,
+    pub(crate) shift: Option<Shifted>,
 }
 
 impl Work<'_> {
@@ -250,6 +280,9 @@ impl Work<'_> {
         }
         let proof = |of: &Certify| format!("{name} · {}", of.spelling());
         all.extend(self.certify.iter().map(|(of, task)| (proof(of), task)));
+        let studies = self.detect.iter().flat_map(Detected::tasks);
+        let studies = studies.chain(self.shift.iter().flat_map(Shifted::tasks));
+        all.extend(studies.map(|(what, task)| (format!("{name} · {what}"), task)));
         all
     }
 }
@@ -303,7 +336,8 @@ fn work<'a>(
         (of.clone(), Task::new(Kind::Certify { of: votes }, &defence.purify))
     });
     let (clean, certify) = (Task::new(Kind::Clean, &defence.purify), certify.collect());
-    Ok(Work { defence, clean, groups, certify })
+    let (detect, shift) = (detected(plan, head, defence)?, shifted(plan, head, defence)?);
+    Ok(Work { defence, clean, groups, certify, detect, shift })
 }
 
 fn attacked(

@@ -5,13 +5,12 @@
 //! only lower a number, never raise it.
 
 use crate::{
-    Certify, EvaluateError, Interval, Plan, Record, Threat, captions,
-    certified::{At, Certified, outcomes},
+    EvaluateError, Plan, Record, Threat, captions,
     checks::{self, CATALOGUE, Case, Row},
     classifier::mode_name,
     evidence::{Part, evidence},
     handout::hand_out,
-    record::{CERTIFIED, Check, Digests, HONEST, NO_ATTACK, PUBLISHED, WORST_CASE},
+    record::{Check, Digests, HONEST, NO_ATTACK, PUBLISHED, WORST_CASE},
     record_file::{write_atomic, write_records},
     samples::{self, SampleLine},
     schedule::{Group, Kind, StageHead, Task, Work, schedule},
@@ -78,9 +77,9 @@ impl Unit {
 }
 
 /// Tells one stage.
-struct Teller<'a> {
+pub(crate) struct Teller<'a> {
     number: usize,
-    plan: &'a Plan,
+    pub(crate) plan: &'a Plan,
     plan_digest: String,
     folder: &'a Path,
     head: &'a StageHead,
@@ -105,6 +104,12 @@ impl<'a> Teller<'a> {
             for group in &work.groups {
                 self.group(&work, group, &clean, base, told)?;
             }
+            for of in &work.detect {
+                told.records.extend(self.detected(&work, of)?);
+            }
+            if let Some(shifted) = &work.shift {
+                told.records.extend(self.shifted(&work, shifted)?);
+            }
             for (of, task) in &work.certify {
                 if let Some(unit) = self.read(task)? {
                     told.records.extend(self.certified(&work, of, &unit, base));
@@ -115,7 +120,7 @@ impl<'a> Teller<'a> {
     }
 
     /// A unit, if all of it is there.
-    fn read(&self, task: &Task) -> Result<Option<Unit>, EvaluateError> {
+    pub(crate) fn read(&self, task: &Task) -> Result<Option<Unit>, EvaluateError> {
         let stem = task.stem(self.folder, self.head, self.plan.seed);
         let file = UnitFile::open(&stem, task.picture(self.head))?;
         let whole = file.lines.len() == task.count(self.head, self.plan);
@@ -143,34 +148,6 @@ impl<'a> Teller<'a> {
         record.metrics.set("acc5", acc5);
         record.metrics.set("mean_per_class_recall", (!recalls.is_empty()).then_some(mean));
         record
-    }
-
-    /// A record for each radius; the first also holds the whole curve.
-    fn certified(
-        &self,
-        work: &Work<'_>,
-        of: &Certify,
-        unit: &Unit,
-        base: Option<f64>,
-    ) -> Vec<Record> {
-        let samples = outcomes(of, &unit.lines);
-        let record = |radius: &f64| {
-            let at = At::of(&samples, *radius);
-            let mut record = self.record(work, &of.spelling(), None, at.correct);
-            record.protocol = CERTIFIED.to_owned();
-            record.interval = Some(Interval::clopper_pearson(at.correct, samples.len(), 0.95));
-            let space = "pixels".to_owned();
-            record.threat = Some(Threat { norm: "l2".to_owned(), eps: Some(*radius), space });
-            record.base = base;
-            record
-        };
-        let mut records: Vec<Record> = of.radii.iter().map(record).collect();
-        if let Some(first) = records.first_mut() {
-            annotate(first, &unit.totals);
-            let curve = serde_json::json!(Certified::of(of, &unit.lines));
-            first.extra.insert("certified".to_owned(), curve);
-        }
-        records
     }
 
     /// All records of one budget on one defence.
@@ -336,7 +313,7 @@ impl<'a> Teller<'a> {
             .collect()
     }
 
-    fn record(
+    pub(crate) fn record(
         &self,
         work: &Work<'_>,
         attack: &str,
@@ -367,7 +344,7 @@ impl<'a> Teller<'a> {
 }
 
 /// Cost and flags of a unit. Times are left out: they differ from run to run.
-fn annotate(record: &mut Record, totals: &Totals) {
+pub(crate) fn annotate(record: &mut Record, totals: &Totals) {
     record.extra.insert("forwards".to_owned(), totals.forwards.into());
     record.extra.insert("backwards".to_owned(), totals.backwards.into());
     if !totals.flags.is_empty() {

@@ -14,6 +14,7 @@ use crate::{
 use burn::tensor::{Tensor, TensorData};
 use clipguard_attack::{Batch, Norm, parse};
 use clipguard_model::{GradientMode, Query, Victim};
+use clipguard_purify::Watched;
 use std::{ops::Range, path::Path, time::Instant};
 
 /// Votes that are counted before they are written down.
@@ -30,7 +31,7 @@ pub(crate) struct Stage<'a> {
 }
 
 /// Lines, cost and pictures of one batch.
-type Done = (Vec<Line>, Totals, Vec<f32>);
+pub(crate) type Done = (Vec<Line>, Totals, Vec<f32>);
 
 impl Stage<'_> {
     /// Completes a unit, from where it stands. `alive` are the samples no unit of this defence has
@@ -108,17 +109,29 @@ impl Stage<'_> {
             }
             Kind::Attack => self.attacked(task, range),
             Kind::Transfer { source } => {
-                let stem = self.folder.join("units").join(source);
-                let made = UnitFile::open(&stem, self.head.shape.iter().product())?;
-                let pixels = self.pictures(made.pictures(range.clone())?, range.len());
+                let pixels = self.made(Some(source), &range)?;
                 self.classified(task, range, pixels, false)
             }
             Kind::Certify { of } => self.certified(task, of, range),
+            Kind::Score { score, source } => self.scored(task, score, source.as_deref(), range),
+            Kind::Look { source } => self.looked(task, source.as_deref(), range),
             Kind::Foreign { file } => self.foreign(task, Path::new(file), range),
             Kind::Check { id, attacks, gradients } => {
                 self.measured(task, id, attacks, gradients, range)
             }
         }
+    }
+
+    /// The pictures a unit made, or the clean ones.
+    pub(crate) fn made(
+        &self,
+        source: Option<&str>,
+        range: &Range<usize>,
+    ) -> Result<Tensor<4>, EvaluateError> {
+        let Some(source) = source else { return Ok(self.subset.part(range.clone())) };
+        let stem = self.folder.join("units").join(source);
+        let made = UnitFile::open(&stem, self.head.shape.iter().product())?;
+        Ok(self.pictures(made.pictures(range.clone())?, range.len()))
     }
 
     fn pictures(&self, numbers: Vec<f32>, rows: usize) -> Tensor<4> {
@@ -153,10 +166,17 @@ impl Stage<'_> {
 
     fn attacked(&self, task: &Task, range: Range<usize>) -> Result<Done, EvaluateError> {
         let attack = parse(&task.attack)?;
-        let victim = self.classifier.defended(&task.purify, task.gradient)?;
+        let defended = self.classifier.defended(&task.purify, task.gradient)?;
+        let victim: Box<dyn Victim> = match &task.beside {
+            Some(beside) if beside.weight > 0.0 => {
+                let score = self.classifier.score(&beside.score)?;
+                Box::new(Watched::new(defended, score, beside.weight))
+            }
+            _ => Box::new(defended),
+        };
         let (keys, labels) = (&self.subset.keys[range.clone()], &self.subset.labels[range.clone()]);
         let batch = Batch { pixels: self.subset.part(range), labels, keys };
-        let found = attack.run(&victim, &batch, self.plan.seed);
+        let found = attack.run(&*victim, &batch, self.plan.seed);
         let query = Query { pixels: found.pixels.clone(), keys, draw: 0 };
         let logits = victim.logits(query).into_data().try_to_vec::<f32>().unwrap_or_default();
         let classes = victim.classes().max(1);

@@ -52,8 +52,12 @@ impl<E: Encoder> Defended<E> {
     /// Unit embeddings `[batch, dimensions]` of a query in front of the embedding stations.
     pub fn raw(&self, query: Query<'_>) -> Tensor<2> {
         let Query { pixels, keys, draw } = query;
-        let clean = self.purifiers.iter().fold(pixels, |x, p| p.pixels(x, keys, draw));
-        self.encoded(&self.purifiers, clean, keys, draw)
+        self.encoded(&self.purifiers, self.pixels(pixels, keys, draw), keys, draw)
+    }
+
+    /// What the pixel stations make of pictures.
+    pub fn pixels(&self, pixels: Tensor<4>, keys: &[String], draw: u64) -> Tensor<4> {
+        self.purifiers.iter().fold(pixels, |x, p| p.pixels(x, keys, draw))
     }
 
     /// What the embedding stations make of unit embeddings.

@@ -27,6 +27,7 @@ pub mod clipure_diff;
 pub mod csr;
 pub mod defended;
 pub mod denoise;
+pub mod score;
 pub mod smooth;
 pub mod ttc;
 
@@ -41,6 +42,7 @@ pub use clipure_diff::ClipureDiff;
 pub use csr::Csr;
 pub use defended::Defended;
 pub use denoise::Denoise;
+pub use score::{SCORES, Score, Watched, parse_score};
 pub use smooth::Smooth;
 pub use ttc::Ttc;
 

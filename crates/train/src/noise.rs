@@ -1,7 +1,7 @@
 //! Noise-augmented fine-tuning: a classifier that can be smoothed.
 
 use crate::{
-    Beginning, Objective, ObjectiveInfo, Step, TrainError,
+    Objective, ObjectiveInfo, Step,
     adversarial::is_tuned,
     batches::Needs,
     names::{Names, surprise},

@@ -34,7 +34,7 @@ fn whole(record: &Record) -> Option<Certified> {
 
 /// Data, defence and noise, as far as a reader needs them.
 fn name(record: &Record, certified: &Certified) -> String {
-    let noise = format!("noise {}", number::number(certified.sigma, 3));
+    let noise = format!("noise {}", certified.sigma);
     match record.defence.as_str() {
         NO_DEFENCE | "" => format!("{}, {noise}", record.dataset),
         defence => format!("{}, {defence}, {noise}", record.dataset),

@@ -20,6 +20,7 @@ mod number;
 mod panel;
 mod radius;
 mod share;
+mod studies;
 mod table;
 #[cfg(test)]
 mod tests;
