@@ -1,8 +1,8 @@
 //! The command line as data.
 
 use crate::commands::{
-    attack, classify, completions, convert, demo, embed, evaluate, inspect, merge, methods, report,
-    train,
+    attack, classify, completions, convert, demo, embed, evaluate, inspect, merge, methods, purify,
+    report, train,
 };
 use clap::{Parser, Subcommand};
 
@@ -45,6 +45,7 @@ pub(crate) enum Command {
     Inspect(inspect::Args),
     Embed(embed::Args),
     Classify(classify::Args),
+    Purify(purify::Args),
     Train(train::Args),
     Attack(attack::Args),
     Evaluate(evaluate::Args),

@@ -62,7 +62,12 @@ impl Classifier {
         let clip = Arc::new(clip);
         let blank = Some(mean_text(&clip, &blanks)?);
         Ok(Self {
-            material: Material { blank, blanks, clip: Some(clip.clone()) },
+            material: Material {
+                blank,
+                blanks,
+                clip: Some(clip.clone()),
+                head: Some(head.matrix.clone()),
+            },
             clip,
             head,
             name: checkpoint.name.clone(),

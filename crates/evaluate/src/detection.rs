@@ -13,6 +13,9 @@ pub(crate) const RESAMPLES: usize = 1000;
 /// Share of false alarms at which [`Detection::undetected`] is counted.
 const ALARMS: f64 = 0.05;
 
+/// A number of clean and of broken scores; `None` where there are too few.
+type Statistic<'a> = dyn Fn(&[f64], &[f64]) -> Option<f64> + 'a;
+
 /// A clean picture's score, and that of its attacked version where the attack succeeded.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Pair {
@@ -59,7 +62,7 @@ impl Detection {
         let broken: Vec<f64> = pairs.iter().filter_map(|pair| pair.broken).collect();
         let clean: Vec<f64> = pairs.iter().map(|pair| pair.clean).collect();
         let limit = quantile(clean.clone(), ALARMS);
-        let estimate = |of: &dyn Fn(&[f64], &[f64]) -> Option<f64>| {
+        let estimate = |of: &Statistic<'_>| {
             let on = |rows: &[usize]| {
                 let clean: Vec<f64> = rows.iter().map(|&i| pairs[i].clean).collect();
                 let broken: Vec<f64> = rows.iter().filter_map(|&i| pairs[i].broken).collect();

@@ -37,6 +37,7 @@ pub mod samples;
 mod schedule;
 mod shard;
 mod shift;
+pub mod stored;
 mod studies;
 pub mod subset;
 mod summary;

@@ -119,13 +119,13 @@ impl Viewer {
         label: usize,
         side: (usize, usize),
     ) -> Look {
-        let embeddings = views.map(|view| unit(&wide(view.embedding)));
+        let embeddings = views.map(|view| unit(wide(view.embedding)));
         let cosines = embeddings.clone().map(|z| self.cosines(&z));
         let other = |all: &[f64]| {
             let others = all.iter().enumerate().filter(|(class, _)| *class != label);
             others.map(|(_, cosine)| *cosine).fold(f64::NEG_INFINITY, f64::max).max(-1.0)
         };
-        let clean = unit(&wide(clean));
+        let clean = unit(wide(clean));
         let step: Vec<f64> = embeddings[0].iter().zip(&clean).map(|(a, b)| a - b).collect();
         let size = dot(&step, &step);
         let across = without(&self.blank, std::slice::from_ref(&clean));
@@ -192,7 +192,7 @@ fn wide(values: &[f32]) -> Vec<f64> {
     values.iter().map(|v| f64::from(*v)).collect()
 }
 
-fn dot(a: &[f64], b: &[f64]) -> f64 {
+pub(crate) fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
@@ -200,7 +200,7 @@ fn length(a: &[f64]) -> f64 {
     dot(a, a).sqrt()
 }
 
-fn unit(a: impl AsRef<[f64]>) -> Vec<f64> {
+pub(crate) fn unit(a: impl AsRef<[f64]>) -> Vec<f64> {
     let a = a.as_ref();
     let length = length(a).max(1e-300);
     a.iter().map(|v| v / length).collect()
@@ -216,7 +216,7 @@ fn without(vector: &[f64], basis: &[Vec<f64>]) -> Vec<f64> {
     rest
 }
 
-fn angle(a: &[f64], b: &[f64]) -> f64 {
+pub(crate) fn angle(a: &[f64], b: &[f64]) -> f64 {
     // Exact near 0 and 180 degrees, where the arc cosine is not.
     let apart: Vec<f64> = a.iter().zip(b).map(|(a, b)| a - b).collect();
     let together: Vec<f64> = a.iter().zip(b).map(|(a, b)| a + b).collect();

@@ -310,9 +310,8 @@ impl Plan {
         };
         let defences: usize = self.defence.iter().map(of).sum();
         let captions = self.retrieval.len() + self.relations.len();
-        let shifts = |d: &&Defence| {
-            self.embeddings && !self.attacks.is_empty() && !d.purify.is_empty()
-        };
+        let shifts =
+            |d: &&Defence| self.embeddings && !self.attacks.is_empty() && !d.purify.is_empty();
         let shifts = self.defence.iter().filter(shifts).count() * (1 + 2 * SHIFTS.len());
         let detectors: usize = self.detect.iter().map(|of| 3 * of.weights.len()).sum();
         let stage = defences + self.certify.len() + detectors + shifts;
@@ -349,7 +348,9 @@ impl Plan {
         for detect in &self.detect {
             detect.check(self, &names)?;
         }
-        if self.embeddings && let Some(first) = self.attacks.first() {
+        if self.embeddings
+            && let Some(first) = self.attacks.first()
+        {
             persistent(first).map_err(|e| e.to_string().replace("detect", "embeddings"))?;
         }
         for defence in &self.defence {

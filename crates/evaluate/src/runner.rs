@@ -344,9 +344,7 @@ fn expected(
     let mut passes: BTreeMap<&str, Passes> = BTreeMap::new();
     for task in open {
         let known = match (&task.kind, passes.get(task.attack.as_str())) {
-            (Kind::Certify { of }, _) => {
-                Passes { forwards: (of.n0 + of.n) as f64, backwards: 0.0 }
-            }
+            (Kind::Certify { of }, _) => Passes { forwards: (of.n0 + of.n) as f64, backwards: 0.0 },
             (_, Some(known)) => *known,
             (_, None) => Passes::of(&*parse(&task.attack)?, stage.head.classes.len()),
         };

@@ -5,7 +5,9 @@
 //! summary reads them; all three see the same list, so none can forget what another did.
 
 use crate::{
-    Certify, Checks, Defence, EvaluateError, Plan, Shard, Threat, checks::CATALOGUE, classifier::mode_name,
+    Certify, Checks, Defence, EvaluateError, Plan, Shard, Threat,
+    checks::CATALOGUE,
+    classifier::mode_name,
     record_file::write_atomic,
     studies::{Detected, Shifted, detected, shifted},
     subset::digest_of,
@@ -206,8 +208,10 @@ impl Task {
 
     /// Whether a sample it gets wrong is lost for its defence.
     pub(crate) fn counts(&self) -> bool {
-        let asks =
-            matches!(self.kind, Kind::Clean | Kind::Attack | Kind::Transfer { .. } | Kind::Foreign { .. });
+        let asks = matches!(
+            self.kind,
+            Kind::Clean | Kind::Attack | Kind::Transfer { .. } | Kind::Foreign { .. }
+        );
         asks && self.beside.is_none()
     }
 

@@ -18,7 +18,8 @@
 //! that of the cosine has two terms, that of a prior is
 //! [`Prior::slope`](clipguard_model::prior::Prior::slope). The exception are steps along
 //! the sign of a gradient (`ttc`, `csr`): their sum is a constant almost everywhere, and so passes
-//! exactly when it is treated as one.
+//! exactly when it is treated as one. One rival (`et3`) steps along a normalised gradient; its exact
+//! gradient cannot be had, and its page says so.
 
 pub mod angles;
 pub mod catalogue;
@@ -27,6 +28,7 @@ pub mod clipure_diff;
 pub mod csr;
 pub mod defended;
 pub mod denoise;
+pub mod et3;
 pub mod score;
 pub mod smooth;
 pub mod ttc;
@@ -42,6 +44,7 @@ pub use clipure_diff::ClipureDiff;
 pub use csr::Csr;
 pub use defended::Defended;
 pub use denoise::Denoise;
+pub use et3::Et3;
 pub use score::{SCORES, Score, Watched, parse_score};
 pub use smooth::Smooth;
 pub use ttc::Ttc;
@@ -61,7 +64,13 @@ pub trait Purifier: Send + Sync {
 
     /// Unit embeddings `[batch, dimensions]` of purified pictures; `encoder` gives those of any
     /// pictures that belong to the same rows. Most purifiers ask it once.
-    fn encode(&self, pixels: Tensor<4>, keys: &[String], draw: u64, encoder: &Encode<'_>) -> Tensor<2> {
+    fn encode(
+        &self,
+        pixels: Tensor<4>,
+        keys: &[String],
+        draw: u64,
+        encoder: &Encode<'_>,
+    ) -> Tensor<2> {
         let _ = (keys, draw);
         encoder(pixels)
     }
@@ -73,6 +82,11 @@ pub trait Purifier: Send + Sync {
     fn embedding(&self, embedding: Tensor<2>, keys: &[String], draw: u64) -> Tensor<2> {
         let _ = (keys, draw);
         embedding
+    }
+
+    /// Whether it acts on pictures, and so leaves an embedding alone that comes without one.
+    fn needs_pictures(&self) -> bool {
+        false
     }
 
     /// The largest batch it accepts; `None` when rows do not depend on each other.

@@ -209,11 +209,7 @@ mod tests {
     use super::*;
     use crate::ttc::tests::{pictures, tiny};
     use burn::tensor::Device;
-    use clipguard_model::{
-        Precision, normalise,
-        prior::Layout,
-        weights::to_safetensors,
-    };
+    use clipguard_model::{Precision, normalise, prior::Layout, weights::to_safetensors};
 
     fn host(x: Tensor<1>) -> Vec<f32> {
         x.into_data().try_to_vec::<f32>().unwrap()

@@ -43,7 +43,11 @@ impl Smooth {
     pub fn from_spelling(spelling: &Spelling) -> Result<Self, SpellingError> {
         let settings: Settings = spelling.read()?;
         spelling.demand([
-            ("sigma", (0.0..=4.0).contains(&settings.sigma), "a deviation is not negative, up to 4"),
+            (
+                "sigma",
+                (0.0..=4.0).contains(&settings.sigma),
+                "a deviation is not negative, up to 4",
+            ),
             ("copies", settings.copies > 0, "at least one"),
         ])?;
         Ok(Self { settings })
@@ -64,6 +68,10 @@ impl Purifier for Smooth {
         };
         let sum = (1..copies).fold(one(0), |sum, copy| sum + one(copy));
         normalise(sum)
+    }
+
+    fn needs_pictures(&self) -> bool {
+        true
     }
 
     fn spelling(&self) -> Spelling {

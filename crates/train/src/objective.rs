@@ -1,7 +1,8 @@
 //! What is minimised.
 
 use crate::{
-    Batch, ClipObjective, DiffusionPrior, Fare, Needs, Noise, Recipe, Start, Tecoa, TrainError, decays,
+    Batch, ClipObjective, DiffusionPrior, Fare, Needs, Noise, Recipe, Start, Tecoa, TrainError,
+    decays,
 };
 use burn::tensor::{Device, Tensor};
 use clipguard_model::{
