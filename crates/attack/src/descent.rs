@@ -4,7 +4,7 @@
 //! shape (whom to attack, what to keep, how to count and how to judge) is in the trial.
 
 use burn::tensor::Tensor;
-use clipguard_model::victim::Victim;
+use clipguard_model::victim::{Answer, Victim};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -160,8 +160,12 @@ impl Descent<'_> {
                 true => point.clone(),
                 false => point.clone().autodiff().require_grad(),
             };
-            let logits = trial.logits(group, pixels.clone(), draw);
+            let Answer { logits, bonus } = trial.answer(group, pixels.clone(), draw);
             let loss = (self.objective)(logits.clone(), &group.aim());
+            let loss = match bonus {
+                Some(bonus) => loss + bonus,
+                None => loss,
+            };
             self.add(&mut sum.logits, host(logits));
             self.add(&mut sum.loss, host(loss.clone()));
             if !is_last {

@@ -4,7 +4,7 @@
 //! [`Attack::run`](crate::Attack::run) is written here and nowhere else.
 
 use burn::tensor::Tensor;
-use clipguard_model::victim::{Query, Victim};
+use clipguard_model::victim::{Answer, Query, Victim};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -184,6 +184,12 @@ impl<'a> Trial<'a> {
     pub(crate) fn logits(&mut self, group: &Group, pixels: Tensor<4>, draw: u64) -> Tensor<2> {
         self.ledger.forwards += group.len();
         self.victim.logits(Query { pixels, keys: &group.keys, draw })
+    }
+
+    /// As [`Trial::logits`], with what is raised beside the loss.
+    pub(crate) fn answer(&mut self, group: &Group, pixels: Tensor<4>, draw: u64) -> Answer {
+        self.ledger.forwards += group.len();
+        self.victim.answer(Query { pixels, keys: &group.keys, draw })
     }
 
     /// Gradient of the summed `loss`, finite in every entry; 0 where it does not depend on the

@@ -2,6 +2,7 @@
 
 use crate::commands::{
     attack, classify, completions, convert, demo, embed, evaluate, export, inspect, merge, methods,
+    purify,
     report, train,
 };
 use clap::{Parser, Subcommand};
@@ -46,6 +47,7 @@ pub(crate) enum Command {
     Embed(embed::Args),
     Export(export::Args),
     Classify(classify::Args),
+    Purify(purify::Args),
     Train(train::Args),
     Attack(attack::Args),
     Evaluate(evaluate::Args),

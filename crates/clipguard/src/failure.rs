@@ -155,6 +155,7 @@ impl From<EvaluateError> for Failure {
             EvaluateError::Plan { .. }
             | EvaluateError::File { .. }
             | EvaluateError::Coupled(_)
+            | EvaluateError::Study(_)
             | EvaluateError::Folder { .. }
             | EvaluateError::NoLabels(_)
             | EvaluateError::TooFewClasses { .. } => Self::Refused(text),

@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         Command::Embed(args) => commands::embed::run(args, &session),
         Command::Export(args) => commands::export::run(args, &session),
         Command::Classify(args) => commands::classify::run(args, &session),
+        Command::Purify(args) => commands::purify::run(args, &session),
         Command::Train(args) => commands::train::run(args, &session),
         Command::Attack(args) => commands::attack::run(args, &session),
         Command::Evaluate(args) => commands::evaluate::run(args, &session),

@@ -111,6 +111,8 @@ fn plans_with_mistakes_are_refused_with_the_place_and_the_remedy() {
         ("sampels = 3\ndata = [\"embedded\"]", "sampels"),
         ("data = [\"embedded\"]\nattacks = [\"pdg\"]", "did you mean `pgd`?"),
         ("data = [\"embedded\"]\ntemplates = \"scens\"", "scenes"),
+        ("data = [\"embedded\"]\n[[certify]]\ndefence = \"cos\"", "there are `none`"),
+        ("data = [\"embedded\"]\n[[certify]]\nsigma = 0.0", "above 0"),
         ("data = [\"no-such-folder\"]", "no-such-folder"),
         ("data = [\"embedded\"]\nmodels = [\"no-such-model\"]", "no-such-model"),
     ] {
@@ -165,6 +167,12 @@ name = "none"
 [[defence]]
 name = "clipure-cos"
 purify = ["clipure-cos"]
+[[certify]]
+sigma = 0.1
+n0 = 5
+n = 40
+alpha = 0.05
+radii = [0.0, 0.05]
 "#;
 
 /// What a run says, to the byte.
@@ -199,6 +207,33 @@ impl Runs {
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();
         (output.status.code().unwrap_or(-1), errors)
     }
+}
+
+#[test]
+fn certificates_are_told_with_their_curve_and_go_on_where_they_stopped() {
+    let runs = Runs::new();
+    assert_eq!(runs.run("run", &[]).0, 0);
+    let folder = runs.path("run");
+    let all = records(Path::new(&folder));
+    let proved: Vec<&Value> = all.iter().filter(|r| r["protocol"] == "certified").collect();
+    assert_eq!(proved.len(), 2, "a record for each radius");
+    assert_eq!(proved[1]["threat"]["norm"], "l2");
+    assert_eq!(proved[0]["interval"]["method"], "clopper-pearson");
+    assert!(proved[1]["correct"].as_u64() <= proved[0]["correct"].as_u64());
+    let curve = proved[0]["certified"]["curve"].as_array().unwrap();
+    assert_eq!(curve[0]["correct"], proved[0]["correct"]);
+    assert_eq!(proved[0]["forwards"], 12 * 45);
+    let page = fs::read_to_string(Path::new(&folder).join("report.html")).unwrap();
+    assert!(page.contains("What is proved"));
+    // Cut the votes off in the middle, as a crash would.
+    let units = fs::read_dir(Path::new(&folder).join("units")).unwrap().flatten();
+    let votes = |path: &Path| fs::read_to_string(path).is_ok_and(|text| text.contains("\"row\":["));
+    let unit = units.map(|entry| entry.path()).find(|path| votes(path)).unwrap();
+    let whole = fs::read(&unit).unwrap();
+    fs::write(&unit, &whole[..whole.len() / 2]).unwrap();
+    assert_eq!(runs.run("run", &[]).0, 0);
+    assert_eq!(all, records(Path::new(&folder)));
+    assert_eq!(whole, fs::read(&unit).unwrap());
 }
 
 #[test]
@@ -330,4 +365,65 @@ fn pictures_that_are_handed_in_can_only_lower_a_number() {
     succeeds(&["-q", "report", &run, "--export", &out]);
     assert_eq!(fs::read_dir(Path::new(&out).join("clip_benchmark")).unwrap().count(), 2);
     assert!(Path::new(&out).join("model_info").is_dir());
+}
+
+/// Detectors that an attack knows of, and what the purifiers do to embeddings.
+const STUDIES: &str = r#"
+samples = 16
+batch = 5
+data = ["scenes:60:part=instyle"]
+templates = "scenes"
+attacks = ["pgd:eps=2/255,steps=5"]
+embeddings = true
+[[defence]]
+name = "none"
+[[defence]]
+name = "clipure-cos"
+purify = ["clipure-cos:steps=9"]
+[[detect]]
+score = "blank-cosine"
+weights = [0.0, 1000.0]
+"#;
+
+#[test]
+fn detectors_and_embeddings_are_told_and_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let (plan, out) = (folder.path().join("plan.toml"), folder.path().join("out"));
+    fs::write(&plan, STUDIES).unwrap();
+    let (plan, out_text) = (plan.to_str().unwrap(), out.to_str().unwrap());
+    succeeds(&["-q", "evaluate", plan, "--out", out_text]);
+    let all = records(&out);
+    let found: Vec<&Value> = all.iter().filter(|r| r["task"] == "adversarial_detection").collect();
+    assert_eq!(found.len(), 2, "a record for each weight");
+    let detection = |i: usize, key: &str| found[i]["detection"][key].clone();
+    assert_eq!((detection(0, "weight"), detection(1, "weight")), (0.0.into(), 1000.0.into()));
+    assert!(detection(0, "broken").as_u64() > Some(0), "the attack breaks something");
+    let area = |i: usize| found[i]["metrics"]["auroc"].as_f64();
+    // Whoever raises nothing but the likelihood looks likelier than whoever does not know of it.
+    assert!(area(1).is_none_or(|known| known < area(0).unwrap()), "{found:?}");
+    let shift = all.iter().find(|r| r["task"] == "embedding_shift").unwrap();
+    assert_eq!(shift["defence"], "clipure-cos");
+    let attacks = shift["embeddings"]["attacks"].as_array().unwrap();
+    assert_eq!(attacks.len(), 3);
+    let lead = |which: &str| {
+        let quantiles = attacks[0]["lead"][which].as_array().unwrap();
+        quantiles[quantiles.len() / 2].as_f64().unwrap()
+    };
+    assert!(lead("attacked_before") < lead("clean_before"), "an attack takes the lead");
+    assert!(lead("clean_after") < lead("clean_before"), "nine steps reverse it");
+    assert_eq!(attacks[0]["spaces"].as_array().unwrap().len(), 3);
+    let page = fs::read_to_string(out.join("report.html")).unwrap();
+    for said in ["Likelihood as a detector", "What clipure-cos did to the embeddings"] {
+        assert!(page.contains(said), "{said}");
+    }
+    // The same again, from the units and in shards.
+    succeeds(&["-q", "evaluate", plan, "--out", out_text]);
+    assert_eq!(all, records(&out));
+    let parts = ["a", "b"].map(|name| folder.path().join(name).to_str().unwrap().to_owned());
+    for (i, part) in parts.iter().enumerate() {
+        succeeds(&["-q", "evaluate", plan, "--out", part, "--shard", &format!("{i}/2")]);
+    }
+    let merged = folder.path().join("merged");
+    succeeds(&["-q", "merge", &parts[0], &parts[1], "--out", merged.to_str().unwrap()]);
+    assert_eq!(all, records(&merged));
 }

@@ -91,6 +91,28 @@ mod tests {
         assert_eq!(predict(&[], 0.001), None);
     }
 
+    /// The bound holds with the probability it promises: for a known share of hits it lies above
+    /// the share in at most `alpha` of all experiments.
+    #[test]
+    fn the_bound_covers_as_often_as_it_promises() {
+        let (alpha, n, experiments) = (0.05, 100, 4000);
+        for share in [0.5f32, 0.7, 0.9, 0.99] {
+            let mut stream = clipguard_data::Stream::keyed(5, "coverage", share.to_le_bytes());
+            let mut beyond = 0;
+            for _ in 0..experiments {
+                let hits = (0..n).filter(|_| stream.chance(share)).count();
+                beyond += usize::from(certify(hits, n, alpha, 1.0).p_lower > f64::from(share));
+            }
+            // Four standard deviations of chance above the promise.
+            let most = alpha + 4.0 * (alpha * (1.0 - alpha) / experiments as f64).sqrt();
+            let found = beyond as f64 / experiments as f64;
+            assert!(found <= most, "{share}: {found} above {most}");
+        }
+        // It is a bound and no guess: just above a half there is an answer, just below there is none.
+        assert!(certify(60, 100, alpha, 1.0).radius.is_some());
+        assert!(certify(55, 100, alpha, 1.0).radius.is_none());
+    }
+
     #[test]
     fn accuracy_over_radius() {
         let samples = [(true, Some(0.5)), (true, None), (false, Some(2.0)), (true, Some(0.25))];

@@ -7,7 +7,7 @@ use clipguard_model::{
     Checkpoint, Clip, GradientMode, Head, ModelError, Query, TemplateSet, Victim, checkpoint::hex,
     head::embed_texts, prompts,
 };
-use clipguard_purify::{Defended, Material, Purifier, parse};
+use clipguard_purify::{Defended, Material, Purifier, Score, parse, parse_score};
 use sha2::{Digest, Sha256};
 use std::{path::Path, sync::Arc};
 
@@ -62,7 +62,12 @@ impl Classifier {
         let clip = Arc::new(clip);
         let blank = Some(mean_text(&clip, &blanks)?);
         Ok(Self {
-            material: Material { blank, blanks, clip: Some(clip.clone()) },
+            material: Material {
+                blank,
+                blanks,
+                clip: Some(clip.clone()),
+                head: Some(head.matrix.clone()),
+            },
             clip,
             head,
             name: checkpoint.name.clone(),
@@ -84,6 +89,16 @@ impl Classifier {
             victim = victim.with(self.purifier(text, gradient)?);
         }
         Ok(victim)
+    }
+
+    /// The score that `text` spells.
+    pub(crate) fn score(&self, text: &str) -> Result<Arc<dyn Score>, EvaluateError> {
+        Ok(parse_score(text, &self.material)?.into())
+    }
+
+    /// Embedding of the blank prompt `[dim]`, of any length.
+    pub(crate) fn blank(&self) -> Option<&Tensor<1>> {
+        self.material.blank.as_ref()
     }
 
     /// Digest of the file a purifier is read from, if there is one.

@@ -72,6 +72,9 @@ pub enum EvaluateError {
         "defence `{0}`: its published protocol couples the pictures of a batch, and shards make other batches; run it whole, or take `published` out of the plan"
     )]
     Coupled(String),
+    /// A detector that cannot be evaluated as the plan asks.
+    #[error("detect: {0}")]
+    Study(String),
     /// The time that was given is over.
     #[error("the time is up; finished parts are kept")]
     TimeUp,

@@ -5,6 +5,7 @@
 //! claims to be certain. No interval covers an attack that was too weak, the choice of the
 //! subset, or the choice of the seed; the report says so beside every number.
 
+use clipguard_data::Stream;
 use serde::{Deserialize, Serialize};
 use statrs::function::{beta::beta_reg, erf};
 
@@ -186,6 +187,30 @@ pub fn normal_quantile(p: f64) -> f64 {
         return if p == 0.0 { f64::NEG_INFINITY } else { f64::INFINITY };
     }
     if p == 0.5 { 0.0 } else { -std::f64::consts::SQRT_2 * erf::erfc_inv(2.0 * p) }
+}
+
+/// Ends of the percentile interval of a statistic over resampled samples. `of` gets the places of
+/// the samples drawn, of `n`, with repetition; resamples for which it says nothing are left out.
+pub(crate) fn bootstrap(
+    n: usize,
+    level: f64,
+    rounds: usize,
+    seed: u64,
+    of: &dyn Fn(&[usize]) -> Option<f64>,
+) -> (f64, f64) {
+    let round = |round: usize| {
+        let mut stream = Stream::counted(seed, "bootstrap", round as u64);
+        let drawn: Vec<usize> = (0..n).map(|_| stream.below(n)).collect();
+        of(&drawn).filter(|value| value.is_finite())
+    };
+    let mut values: Vec<f64> = (0..rounds).filter_map(round).collect();
+    values.sort_by(f64::total_cmp);
+    let Some(last) = values.len().checked_sub(1) else {
+        return (f64::NEG_INFINITY, f64::INFINITY);
+    };
+    let at = |share: f64| values[(last as f64 * share).round() as usize];
+    let tail = (1.0 - level) / 2.0;
+    (at(tail), at(1.0 - tail))
 }
 
 /// The critical value of a two-sided interval: 1.96 for a level of 0.95.

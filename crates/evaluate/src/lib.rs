@@ -9,16 +9,20 @@
 
 pub mod adversarial;
 mod captions;
+mod certified;
 pub mod certify;
 pub mod checks;
 pub mod classifier;
 pub mod compare;
 mod cost;
+mod detection;
 mod error;
 mod evidence;
 pub mod examples;
+mod gaussian;
 mod handout;
 pub mod interval;
+mod look;
 pub mod merge;
 pub mod metrics;
 pub mod plan;
@@ -32,27 +36,35 @@ pub mod runner;
 pub mod samples;
 mod schedule;
 mod shard;
+mod shift;
+pub mod stored;
+mod studies;
 pub mod subset;
 mod summary;
+mod told;
 mod unit_file;
 mod units;
+mod watch;
 
+pub use certified::{At, Certified};
 pub use certify::{Certificate, certify, predict};
 pub use classifier::Classifier;
 pub use compare::{McNemar, Paired, holm};
+pub use detection::{Detection, Estimate};
 pub use error::EvaluateError;
 pub use evidence::{Alone, ClassAlive};
 pub use examples::{Example, report_of_run};
 pub use interval::{Interval, IntervalMethod, clopper_pearson_lower, normal_quantile};
 pub use merge::{Merged, merge};
 pub use metrics::{ClassScore, Classification, MetricError};
-pub use plan::{Checks, Defence, Plan, Published};
+pub use plan::{Certify, Checks, Defence, Detect, Plan, Published};
 pub use record::{Check, Digests, Metrics, Record, RecordError, Reliability, Threat, Verdict};
 pub use record_file::{export_clip_benchmark, read_records, write_atomic, write_records};
 pub use report::Report;
 pub use retrieval::Retrieval;
 pub use runner::Evaluation;
 pub use shard::Shard;
+pub use shift::{Curves, Shift, Shifts, Space};
 pub use subset::Subset;
 
 #[cfg(test)]

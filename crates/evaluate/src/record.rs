@@ -21,6 +21,9 @@ pub const PUBLISHED: &str = "published";
 /// The `protocol` of a record computed by our worst case over adaptive attacks.
 pub const HONEST: &str = "honest";
 
+/// The `protocol` of a record that is proved by votes under noise and holds against every attack.
+pub const CERTIFIED: &str = "certified";
+
 /// One result: a model with a defence, on a data set, under an attack.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -136,6 +139,11 @@ impl Record {
     /// Whether the record is about unchanged pictures.
     pub fn is_clean(&self) -> bool {
         self.attack == NO_ATTACK || self.attack.is_empty()
+    }
+
+    /// Whether the record is proved for every change within its radius, not measured by attacks.
+    pub fn is_certified(&self) -> bool {
+        self.protocol == CERTIFIED
     }
 
     /// Whether a defence was in place.

@@ -204,7 +204,7 @@ fn stage<'a>(
     Ok(Stage { plan, folder: run.folder, classifier, subset, head, until: run.until })
 }
 
-/// Digests of the files the plan's purifiers are read from.
+/// Digests of the files the plan's purifiers and scores are read from.
 fn purifier_files(
     plan: &Plan,
     classifier: &Classifier,
@@ -214,6 +214,12 @@ fn purifier_files(
     for text in plan.defence.iter().map(|d| &d.purify).chain(published).flatten() {
         if let Some(digest) = classifier.purifier_file(text)? {
             files.insert(text.clone(), digest);
+        }
+    }
+    let scores = plan.detect.iter().map(|of| &of.score);
+    for text in scores {
+        if let Some(digest) = classifier.score(text)?.digest() {
+            files.insert(text.clone(), digest.to_owned());
         }
     }
     Ok(files)
@@ -317,7 +323,7 @@ fn stage_units(
     Ok(())
 }
 
-/// Seconds, at most, of every attack that is not finished, from the time of one batch.
+/// Seconds, at most, of every attack and certificate that is not finished, from the time of one batch.
 fn expected(
     stage: &Stage<'_>,
     works: &[Work<'_>],
@@ -326,7 +332,8 @@ fn expected(
     let mut seconds = BTreeMap::new();
     let mut open: Vec<&Task> = Vec::new();
     for task in works.iter().flat_map(|work| work.tasks()).map(|(_, task)| task) {
-        if matches!(task.kind, Kind::Attack) && !stage.is_complete(task)? {
+        let is_long = matches!(task.kind, Kind::Attack | Kind::Certify { .. });
+        if is_long && !stage.is_complete(task)? {
             open.push(task);
         }
     }
@@ -336,17 +343,20 @@ fn expected(
     let (forward, backward) = pass(stage)?;
     let mut passes: BTreeMap<&str, Passes> = BTreeMap::new();
     for task in open {
-        let known = match passes.get(task.attack.as_str()) {
-            Some(known) => *known,
-            None => Passes::of(&*parse(&task.attack)?, stage.head.classes.len()),
+        let known = match (&task.kind, passes.get(task.attack.as_str())) {
+            (Kind::Certify { of }, _) => Passes { forwards: (of.n0 + of.n) as f64, backwards: 0.0 },
+            (_, Some(known)) => *known,
+            (_, None) => Passes::of(&*parse(&task.attack)?, stage.head.classes.len()),
         };
-        passes.insert(&task.attack, known);
+        if matches!(task.kind, Kind::Attack) {
+            passes.insert(&task.attack, known);
+        }
         let id = task.id(&stage.head, stage.plan.seed);
         seconds.insert(id, known.seconds(stage.head.samples.len(), forward, backward));
     }
     let sum: f64 = seconds.values().sum();
     follow.note(&format!(
-        "{}: {} attacks on {} pictures, at most about {} (one batch took {:.2} s); checks come on \
+        "{}: {} attacks and certificates on {} pictures, at most about {} (one batch took {:.2} s); checks come on \
          top",
         stage.head.dataset,
         seconds.len(),

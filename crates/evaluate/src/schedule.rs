@@ -5,8 +5,12 @@
 //! summary reads them; all three see the same list, so none can forget what another did.
 
 use crate::{
-    Checks, Defence, EvaluateError, Plan, Shard, Threat, checks::CATALOGUE, classifier::mode_name,
-    record_file::write_atomic, subset::digest_of,
+    Certify, Checks, Defence, EvaluateError, Plan, Shard, Threat,
+    checks::CATALOGUE,
+    classifier::mode_name,
+    record_file::write_atomic,
+    studies::{Detected, Shifted, detected, shifted},
+    subset::digest_of,
 };
 use clipguard_attack::parse;
 use clipguard_data::spelling::number;
@@ -122,6 +126,23 @@ pub(crate) enum Kind {
         /// The file.
         file: String,
     },
+    /// Counts votes under noise.
+    Certify {
+        /// How much noise, how many votes.
+        of: Certify,
+    },
+    /// Scores the embeddings of pictures.
+    Score {
+        /// The score's spelling.
+        score: String,
+        /// The unit that made the pictures; none for the clean ones.
+        source: Option<String>,
+    },
+    /// Looks at the embeddings of pictures, before and after purification.
+    Look {
+        /// The unit that made the pictures; none for the clean ones.
+        source: Option<String>,
+    },
     /// Measures for a plausibility check.
     Check {
         /// Its id.
@@ -142,11 +163,23 @@ pub(crate) struct Task {
     pub(crate) attack: String,
     /// Pictures at once, where the result depends on it.
     pub(crate) batch: Option<usize>,
+    /// What an attack raises beside its loss; such an attack is part of a study and of no worst
+    /// case.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) beside: Option<Beside>,
+}
+
+/// A score and its weight; without weight the score is empty.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Beside {
+    pub(crate) score: String,
+    pub(crate) weight: f64,
 }
 
 impl Task {
-    fn new(kind: Kind, purify: &[String]) -> Self {
-        Self { kind, purify: purify.to_vec(), gradient: None, attack: String::new(), batch: None }
+    pub(crate) fn new(kind: Kind, purify: &[String]) -> Self {
+        let (purify, attack) = (purify.to_vec(), String::new());
+        Self { kind, purify, gradient: None, attack, batch: None, beside: None }
     }
 
     /// The name of its files: a digest of all that the outcome for a sample depends on.
@@ -171,6 +204,15 @@ impl Task {
             }
             _ => head.samples.len(),
         }
+    }
+
+    /// Whether a sample it gets wrong is lost for its defence.
+    pub(crate) fn counts(&self) -> bool {
+        let asks = matches!(
+            self.kind,
+            Kind::Clean | Kind::Attack | Kind::Transfer { .. } | Kind::Foreign { .. }
+        );
+        asks && self.beside.is_none()
     }
 
     /// Numbers of a picture it keeps.
@@ -210,6 +252,9 @@ pub(crate) struct Work<'a> {
     pub(crate) defence: &'a Defence,
     pub(crate) clean: Task,
     pub(crate) groups: Vec<Group>,
+    pub(crate) certify: Vec<(Certify, Task)>,
+    pub(crate) detect: Vec<Detected>,
+    pub(crate) shift: Option<Shifted>,
 }
 
 impl Work<'_> {
@@ -237,6 +282,11 @@ impl Work<'_> {
                 }
             }
         }
+        let proof = |of: &Certify| format!("{name} · {}", of.spelling());
+        all.extend(self.certify.iter().map(|(of, task)| (proof(of), task)));
+        let studies = self.detect.iter().flat_map(Detected::tasks);
+        let studies = studies.chain(self.shift.iter().flat_map(Shifted::tasks));
+        all.extend(studies.map(|(what, task)| (format!("{name} · {what}"), task)));
         all
     }
 }
@@ -284,7 +334,14 @@ fn work<'a>(
             first.checks = CATALOGUE.iter().map(|probe| check(probe.id())).collect();
         }
     }
-    Ok(Work { defence, clean: Task::new(Kind::Clean, &defence.purify), groups })
+    let certify = plan.certify.iter().filter(|of| of.defence == defence.name).map(|of| {
+        // Which radii are told does not change the votes.
+        let votes = Certify { radii: Vec::new(), ..of.clone() };
+        (of.clone(), Task::new(Kind::Certify { of: votes }, &defence.purify))
+    });
+    let (clean, certify) = (Task::new(Kind::Clean, &defence.purify), certify.collect());
+    let (detect, shift) = (detected(plan, head, defence)?, shifted(plan, head, defence)?);
+    Ok(Work { defence, clean, groups, certify, detect, shift })
 }
 
 fn attacked(

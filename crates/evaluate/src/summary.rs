@@ -77,9 +77,9 @@ impl Unit {
 }
 
 /// Tells one stage.
-struct Teller<'a> {
+pub(crate) struct Teller<'a> {
     number: usize,
-    plan: &'a Plan,
+    pub(crate) plan: &'a Plan,
     plan_digest: String,
     folder: &'a Path,
     head: &'a StageHead,
@@ -104,12 +104,23 @@ impl<'a> Teller<'a> {
             for group in &work.groups {
                 self.group(&work, group, &clean, base, told)?;
             }
+            for of in &work.detect {
+                told.records.extend(self.detected(&work, of)?);
+            }
+            if let Some(shifted) = &work.shift {
+                told.records.extend(self.shifted(&work, shifted)?);
+            }
+            for (of, task) in &work.certify {
+                if let Some(unit) = self.read(task)? {
+                    told.records.extend(self.certified(&work, of, &unit, base));
+                }
+            }
         }
         Ok(())
     }
 
     /// A unit, if all of it is there.
-    fn read(&self, task: &Task) -> Result<Option<Unit>, EvaluateError> {
+    pub(crate) fn read(&self, task: &Task) -> Result<Option<Unit>, EvaluateError> {
         let stem = task.stem(self.folder, self.head, self.plan.seed);
         let file = UnitFile::open(&stem, task.picture(self.head))?;
         let whole = file.lines.len() == task.count(self.head, self.plan);
@@ -302,7 +313,7 @@ impl<'a> Teller<'a> {
             .collect()
     }
 
-    fn record(
+    pub(crate) fn record(
         &self,
         work: &Work<'_>,
         attack: &str,
@@ -333,7 +344,7 @@ impl<'a> Teller<'a> {
 }
 
 /// Cost and flags of a unit. Times are left out: they differ from run to run.
-fn annotate(record: &mut Record, totals: &Totals) {
+pub(crate) fn annotate(record: &mut Record, totals: &Totals) {
     record.extra.insert("forwards".to_owned(), totals.forwards.into());
     record.extra.insert("backwards".to_owned(), totals.backwards.into());
     if !totals.flags.is_empty() {

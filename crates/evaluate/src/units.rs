@@ -1,8 +1,9 @@
 //! Units of work on one stage: what each kind does with a batch of samples.
 
 use crate::{
-    Classifier, EvaluateError, Plan, Subset,
+    Certify, Classifier, EvaluateError, Plan, Subset,
     adversarial::{self, Adversarial},
+    certified::Voters,
     checks::{Bench, CATALOGUE, Effort, Subject},
     classifier::mode_name,
     metrics::{argmax, rank},
@@ -13,7 +14,11 @@ use crate::{
 use burn::tensor::{Tensor, TensorData};
 use clipguard_attack::{Batch, Norm, parse};
 use clipguard_model::{GradientMode, Query, Victim};
+use clipguard_purify::Watched;
 use std::{ops::Range, path::Path, time::Instant};
+
+/// Votes that are counted before they are written down.
+const VOTES: usize = 500;
 
 /// One model on one data source, with everything the units need.
 pub(crate) struct Stage<'a> {
@@ -26,7 +31,7 @@ pub(crate) struct Stage<'a> {
 }
 
 /// Lines, cost and pictures of one batch.
-type Done = (Vec<Line>, Totals, Vec<f32>);
+pub(crate) type Done = (Vec<Line>, Totals, Vec<f32>);
 
 impl Stage<'_> {
     /// Completes a unit, from where it stands. `alive` are the samples no unit of this defence has
@@ -42,7 +47,7 @@ impl Stage<'_> {
         let mut file = UnitFile::open(&stem, task.picture(&self.head))?;
         let count = task.count(&self.head, self.plan);
         let size = self.size(task)?;
-        let counts = !matches!(task.kind, Kind::Check { .. });
+        let counts = task.counts();
         let mut kills = 0;
         let mut narrow = |lines: &[Line], from: usize, alive: &mut [bool]| {
             for (line, alive) in lines.iter().zip(&mut alive[from..]) {
@@ -85,6 +90,10 @@ impl Stage<'_> {
     /// Samples at once. Where rows depend on each other a unit's own number is kept exactly.
     fn size(&self, task: &Task) -> Result<usize, EvaluateError> {
         let most = task.batch.unwrap_or(self.plan.batch);
+        if let Kind::Certify { of } = &task.kind {
+            // So that an interruption costs some hundred votes and no more than a picture's.
+            return Ok((VOTES / (of.n0 + of.n).max(1)).clamp(1, most.max(1)));
+        }
         if task.batch.is_some() || !matches!(task.kind, Kind::Check { .. }) {
             return Ok(most);
         }
@@ -100,16 +109,29 @@ impl Stage<'_> {
             }
             Kind::Attack => self.attacked(task, range),
             Kind::Transfer { source } => {
-                let stem = self.folder.join("units").join(source);
-                let made = UnitFile::open(&stem, self.head.shape.iter().product())?;
-                let pixels = self.pictures(made.pictures(range.clone())?, range.len());
+                let pixels = self.made(Some(source), &range)?;
                 self.classified(task, range, pixels, false)
             }
+            Kind::Certify { of } => self.certified(task, of, range),
+            Kind::Score { score, source } => self.scored(task, score, source.as_deref(), range),
+            Kind::Look { source } => self.looked(task, source.as_deref(), range),
             Kind::Foreign { file } => self.foreign(task, Path::new(file), range),
             Kind::Check { id, attacks, gradients } => {
                 self.measured(task, id, attacks, gradients, range)
             }
         }
+    }
+
+    /// The pictures a unit made, or the clean ones.
+    pub(crate) fn made(
+        &self,
+        source: Option<&str>,
+        range: &Range<usize>,
+    ) -> Result<Tensor<4>, EvaluateError> {
+        let Some(source) = source else { return Ok(self.subset.part(range.clone())) };
+        let stem = self.folder.join("units").join(source);
+        let made = UnitFile::open(&stem, self.head.shape.iter().product())?;
+        Ok(self.pictures(made.pictures(range.clone())?, range.len()))
     }
 
     fn pictures(&self, numbers: Vec<f32>, rows: usize) -> Tensor<4> {
@@ -144,10 +166,17 @@ impl Stage<'_> {
 
     fn attacked(&self, task: &Task, range: Range<usize>) -> Result<Done, EvaluateError> {
         let attack = parse(&task.attack)?;
-        let victim = self.classifier.defended(&task.purify, task.gradient)?;
+        let defended = self.classifier.defended(&task.purify, task.gradient)?;
+        let victim: Box<dyn Victim> = match &task.beside {
+            Some(beside) if beside.weight > 0.0 => {
+                let score = self.classifier.score(&beside.score)?;
+                Box::new(Watched::new(defended, score, beside.weight))
+            }
+            _ => Box::new(defended),
+        };
         let (keys, labels) = (&self.subset.keys[range.clone()], &self.subset.labels[range.clone()]);
         let batch = Batch { pixels: self.subset.part(range), labels, keys };
-        let found = attack.run(&victim, &batch, self.plan.seed);
+        let found = attack.run(&*victim, &batch, self.plan.seed);
         let query = Query { pixels: found.pixels.clone(), keys, draw: 0 };
         let logits = victim.logits(query).into_data().try_to_vec::<f32>().unwrap_or_default();
         let classes = victim.classes().max(1);
@@ -200,6 +229,26 @@ impl Stage<'_> {
             totals.flags.push(serde_json::json!({ "outside-the-budget": outside }));
         }
         Ok((lines, totals, Vec::new()))
+    }
+
+    /// Votes for every picture, one after the other.
+    fn certified(
+        &self,
+        task: &Task,
+        of: &Certify,
+        range: Range<usize>,
+    ) -> Result<Done, EvaluateError> {
+        let victim = self.classifier.defended(&task.purify, None)?;
+        let batch = victim.limit().map_or(self.plan.batch, |l| l.rows.min(self.plan.batch));
+        let line = |i: usize| {
+            let pixels = self.subset.part(i..i + 1);
+            let (key, seed) = (self.subset.keys[i].as_str(), self.plan.seed);
+            let voters = Voters { victim: &victim, pixels: &pixels, key, seed, batch };
+            voters.line(of, self.subset.labels[i])
+        };
+        let forwards = (range.len() * (of.n0 + of.n)) as u64;
+        let totals = Totals { forwards, ..Totals::default() };
+        Ok((range.map(line).collect(), totals, Vec::new()))
     }
 
     fn measured(

@@ -21,6 +21,7 @@ pub mod hugging_face;
 mod infer;
 mod layers;
 pub mod loss;
+pub mod noise;
 pub mod parameters;
 mod preprocess;
 pub mod prior;

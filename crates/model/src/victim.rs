@@ -27,6 +27,21 @@ pub trait Victim: Send + Sync {
 
     /// Logits `[batch, classes]`, differentiable with respect to `query.pixels`.
     fn logits(&self, query: Query<'_>) -> Tensor<2>;
+
+    /// The same with what an attacker wants high beside its loss.
+    fn answer(&self, query: Query<'_>) -> Answer {
+        Answer { logits: self.logits(query), bonus: None }
+    }
+}
+
+/// What a [`Victim`] answers to an attack that follows gradients.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// `[batch, classes]`.
+    pub logits: Tensor<2>,
+    /// A number a row that is added to the attack's loss, `[batch]`: how inconspicuous the picture
+    /// is to a detector, for an attacker who knows of it.
+    pub bonus: Option<Tensor<1>>,
 }
 
 /// Anything that turns pictures into embeddings.

@@ -7,8 +7,8 @@ use clipguard_data::spelling::{Method, Parameters, Spelling, find};
 use clipguard_model::Clip;
 
 use crate::{
-    ClipureCos, ClipureDiff, Csr, Denoise, Purifier, PurifyError, Ttc, clipure_cos, clipure_diff,
-    csr, denoise, ttc,
+    ClipureCos, ClipureDiff, Csr, Denoise, Encode, Et3, Purifier, PurifyError, Smooth, Ttc,
+    clipure_cos, clipure_diff, csr, denoise, et3, smooth, ttc,
 };
 
 /// What purifiers need of the model they defend.
@@ -20,6 +20,8 @@ pub struct Material {
     pub blanks: Vec<String>,
     /// The model.
     pub clip: Option<Arc<Clip>>,
+    /// The zero-shot head `[dimensions, classes]`, unit columns.
+    pub head: Option<Tensor<2>>,
 }
 
 /// Makes a purifier from its spelling.
@@ -68,6 +70,20 @@ pub const CATALOGUE: &[Method<Build>] = &[
         parameters: csr::Settings::list,
         build: |spelling, material| Ok(Box::new(Csr::from_spelling(spelling, material)?)),
     },
+    Method {
+        name: "et3",
+        about: "moves the picture towards one the classifier is surer of",
+        source: "Mirza et al., Energy-guided Transformation, CVPR 2026",
+        parameters: et3::Settings::list,
+        build: |spelling, material| Ok(Box::new(Et3::from_spelling(spelling, material)?)),
+    },
+    Method {
+        name: "smooth",
+        about: "takes the mean embedding of noisy copies of the picture; random",
+        source: "after Cohen et al., Randomized Smoothing, ICML 2019",
+        parameters: smooth::Settings::list,
+        build: |spelling, _| Ok(Box::new(Smooth::from_spelling(spelling)?)),
+    },
 ];
 
 /// The purifier that `text` spells, such as `clipure-cos:steps=9`.
@@ -85,8 +101,22 @@ impl Purifier for Box<dyn Purifier> {
         (**self).pixels(pixels, keys, draw)
     }
 
+    fn encode(
+        &self,
+        pixels: Tensor<4>,
+        keys: &[String],
+        draw: u64,
+        encoder: &Encode<'_>,
+    ) -> Tensor<2> {
+        (**self).encode(pixels, keys, draw, encoder)
+    }
+
     fn embedding(&self, embedding: Tensor<2>, keys: &[String], draw: u64) -> Tensor<2> {
         (**self).embedding(embedding, keys, draw)
+    }
+
+    fn needs_pictures(&self) -> bool {
+        (**self).needs_pictures()
     }
 
     fn limit(&self) -> Option<crate::Limit> {
@@ -135,6 +165,7 @@ mod tests {
         let material = Material {
             blank: Some(Tensor::ones([4], &device)),
             clip: Some(Arc::new(crate::ttc::tests::tiny())),
+            head: Some(Tensor::ones([16, 2], &device)),
             ..Material::default()
         };
         for method in CATALOGUE {
@@ -151,11 +182,13 @@ mod tests {
         assert!(say("clipure", &material).contains("did you mean `clipure-cos`?"));
         assert!(say("clipure-cos:momentum=1", &material).contains("below 1"));
         assert!(say("clipure-cos", &Material::default()).contains("needs the embedding"));
-        for name in ["ttc", "csr"] {
+        for name in ["ttc", "csr", "et3"] {
             assert!(say(name, &Material::default()).contains("needs the model"));
         }
         assert!(say("ttc:eps=0", &material).contains("above 0"));
         assert!(say("csr:width=0", &material).contains("above 0"));
+        assert!(say("smooth:copies=0", &material).contains("at least one"));
+        assert!(say("smooth:sigma=-1", &material).contains("not negative"));
         let of = |blank| Material { blank: Some(blank), ..Material::default() };
         let zero = of(Tensor::zeros([4], &device));
         assert!(say("clipure-cos", &zero).contains("not zero"));

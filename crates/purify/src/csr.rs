@@ -122,6 +122,10 @@ impl Purifier for Csr {
         pixels + push
     }
 
+    fn needs_pictures(&self) -> bool {
+        true
+    }
+
     fn spelling(&self) -> Spelling {
         self.settings.spelled(NAME)
     }

@@ -9,9 +9,9 @@ use crate::{Limit, Purifier};
 
 /// Purifiers around an encoder and a zero-shot head.
 ///
-/// Pixels go through the pixel station of every purifier, the encoder, L2 normalisation, and the
-/// embedding station of every purifier, in the order they were added; then
-/// `logits = scale * z @ head`.
+/// Pixels go through the pixel station of every purifier, the encoder with L2 normalisation (as
+/// often as a purifier asks it), and the embedding station of every purifier, in the order they were
+/// added; then `logits = scale * z @ head`.
 pub struct Defended<E> {
     encoder: E,
     head: Tensor<2>,
@@ -45,10 +45,46 @@ impl<E: Encoder> Defended<E> {
 
     /// Purified unit embeddings `[batch, dimensions]` of a query.
     pub fn embedding(&self, query: Query<'_>) -> Tensor<2> {
+        let (keys, draw) = (query.keys, query.draw);
+        self.purified(self.raw(query), keys, draw)
+    }
+
+    /// Unit embeddings `[batch, dimensions]` of a query in front of the embedding stations.
+    pub fn raw(&self, query: Query<'_>) -> Tensor<2> {
         let Query { pixels, keys, draw } = query;
-        let clean = self.purifiers.iter().fold(pixels, |x, p| p.pixels(x, keys, draw));
-        let raw = normalise(self.encoder.embed(clean));
+        self.encoded(&self.purifiers, self.pixels(pixels, keys, draw), keys, draw)
+    }
+
+    /// What the pixel stations make of pictures.
+    pub fn pixels(&self, pixels: Tensor<4>, keys: &[String], draw: u64) -> Tensor<4> {
+        self.purifiers.iter().fold(pixels, |x, p| p.pixels(x, keys, draw))
+    }
+
+    /// What the embedding stations make of unit embeddings.
+    pub fn purified(&self, raw: Tensor<2>, keys: &[String], draw: u64) -> Tensor<2> {
         self.purifiers.iter().fold(raw, |z, p| p.embedding(z, keys, draw))
+    }
+
+    /// Logits `[batch, classes]` of purified embeddings.
+    pub fn classify(&self, embedding: Tensor<2>) -> Tensor<2> {
+        embedding.matmul(self.head.clone()) * self.scale
+    }
+
+    /// The encoder as the last of `purifiers` asks it, each of its questions as the one before
+    /// asks it, and so on.
+    fn encoded(
+        &self,
+        purifiers: &[Arc<dyn Purifier>],
+        pixels: Tensor<4>,
+        keys: &[String],
+        draw: u64,
+    ) -> Tensor<2> {
+        match purifiers.split_last() {
+            None => normalise(self.encoder.embed(pixels)),
+            Some((last, others)) => {
+                last.encode(pixels, keys, draw, &|x| self.encoded(others, x, keys, draw))
+            }
+        }
     }
 }
 
@@ -58,6 +94,6 @@ impl<E: Encoder> Victim for Defended<E> {
     }
 
     fn logits(&self, query: Query<'_>) -> Tensor<2> {
-        self.embedding(query).matmul(self.head.clone()) * self.scale
+        self.classify(self.embedding(query))
     }
 }

@@ -9,8 +9,8 @@
 //! straight-through is a value on the purifier, not a second implementation. Attacks and defences
 //! never see each other.
 //!
-//! Purifiers act at one of two stations, pixels before the encoder or embeddings behind it; most
-//! leave one of them alone. Each works row by row, so that the answer for a picture does not
+//! Purifiers act at one of three stations: on pixels before the encoder, on how the encoder is
+//! asked (once, or about several views), and on embeddings behind it; most leave two of them alone. Each works row by row, so that the answer for a picture does not
 //! depend on its company, or says otherwise by [`Purifier::limit`].
 //!
 //! Not chosen: purifiers that call automatic differentiation inside (the framework has no second
@@ -18,7 +18,8 @@
 //! that of the cosine has two terms, that of a prior is
 //! [`Prior::slope`](clipguard_model::prior::Prior::slope). The exception are steps along
 //! the sign of a gradient (`ttc`, `csr`): their sum is a constant almost everywhere, and so passes
-//! exactly when it is treated as one.
+//! exactly when it is treated as one. One rival (`et3`) steps along a normalised gradient; its exact
+//! gradient cannot be had, and its page says so.
 
 pub mod angles;
 pub mod catalogue;
@@ -27,6 +28,9 @@ pub mod clipure_diff;
 pub mod csr;
 pub mod defended;
 pub mod denoise;
+pub mod et3;
+pub mod score;
+pub mod smooth;
 pub mod ttc;
 
 use std::fmt;
@@ -40,7 +44,13 @@ pub use clipure_diff::ClipureDiff;
 pub use csr::Csr;
 pub use defended::Defended;
 pub use denoise::Denoise;
+pub use et3::Et3;
+pub use score::{SCORES, Score, Watched, parse_score};
+pub use smooth::Smooth;
 pub use ttc::Ttc;
+
+/// Unit embeddings `[batch, dimensions]` of pictures `[batch, 3, height, width]`.
+pub type Encode<'a> = dyn Fn(Tensor<4>) -> Tensor<2> + 'a;
 
 /// A map that takes the attack out of pictures or embeddings.
 pub trait Purifier: Send + Sync {
@@ -52,6 +62,19 @@ pub trait Purifier: Send + Sync {
         pixels
     }
 
+    /// Unit embeddings `[batch, dimensions]` of purified pictures; `encoder` gives those of any
+    /// pictures that belong to the same rows. Most purifiers ask it once.
+    fn encode(
+        &self,
+        pixels: Tensor<4>,
+        keys: &[String],
+        draw: u64,
+        encoder: &Encode<'_>,
+    ) -> Tensor<2> {
+        let _ = (keys, draw);
+        encoder(pixels)
+    }
+
     /// Purified embeddings `[batch, dimensions]`, behind encoder and L2 normalisation.
     ///
     /// # Panics
@@ -59,6 +82,11 @@ pub trait Purifier: Send + Sync {
     fn embedding(&self, embedding: Tensor<2>, keys: &[String], draw: u64) -> Tensor<2> {
         let _ = (keys, draw);
         embedding
+    }
+
+    /// Whether it acts on pictures, and so leaves an embedding alone that comes without one.
+    fn needs_pictures(&self) -> bool {
+        false
     }
 
     /// The largest batch it accepts; `None` when rows do not depend on each other.

@@ -111,6 +111,10 @@ impl Purifier for Ttc {
         pixels + push
     }
 
+    fn needs_pictures(&self) -> bool {
+        true
+    }
+
     fn spelling(&self) -> Spelling {
         self.settings.spelled(NAME)
     }

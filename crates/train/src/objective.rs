@@ -1,7 +1,8 @@
 //! What is minimised.
 
 use crate::{
-    Batch, ClipObjective, DiffusionPrior, Fare, Needs, Recipe, Start, Tecoa, TrainError, decays,
+    Batch, ClipObjective, DiffusionPrior, Fare, Needs, Noise, Recipe, Start, Tecoa, TrainError,
+    decays,
 };
 use burn::tensor::{Device, Tensor};
 use clipguard_model::{
@@ -117,7 +118,7 @@ pub struct ObjectiveInfo {
 
 /// All objectives.
 pub fn objectives() -> &'static [ObjectiveInfo] {
-    &[ClipObjective::INFO, DiffusionPrior::INFO, Tecoa::INFO, Fare::INFO]
+    &[ClipObjective::INFO, DiffusionPrior::INFO, Tecoa::INFO, Fare::INFO, Noise::INFO]
 }
 
 /// The objective `name`.

@@ -60,6 +60,9 @@ pub struct Recipe {
     pub jitter: Jitter,
     /// The inner attack of `tecoa` and `fare`.
     pub adversarial: Option<Adversarial>,
+    /// The noise of `noise`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub noise: Option<NoiseRecipe>,
     /// The network and the noise of `diffusion-prior`.
     pub prior: Option<PriorRecipe>,
 }
@@ -117,6 +120,46 @@ impl Adversarial {
         }
         if !(0.0..1.0).contains(&self.clean_weight) {
             return at("clean_weight", self.clean_weight.to_string(), "a number in [0, 1)");
+        }
+        Ok(())
+    }
+}
+
+/// What noise-augmented fine-tuning adds to pictures, and what it weighs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NoiseRecipe {
+    /// Standard deviations in pixel units of [0, 1]; each picture draws one at every step.
+    pub sigma: Vec<f64>,
+    /// Weight of the divergence between the answers for two noises of a picture; 0 for none.
+    pub consistency: f64,
+    /// Weight of the entropy of their mean answer; counts only beside `consistency`.
+    pub entropy: f64,
+}
+
+impl Default for NoiseRecipe {
+    fn default() -> Self {
+        Self { sigma: vec![0.1], consistency: 0.0, entropy: 0.5 }
+    }
+}
+
+impl NoiseRecipe {
+    /// Noisy copies of a picture in a step.
+    pub fn copies(&self) -> usize {
+        if self.consistency > 0.0 { 2 } else { 1 }
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.sigma.is_empty() || !self.sigma.iter().all(|s| (0.0..=4.0).contains(s)) {
+            return Err(format!(
+                "noise.sigma = {:?}: deviations from 0 to 4, at least one",
+                self.sigma
+            ));
+        }
+        for (key, value) in [("consistency", self.consistency), ("entropy", self.entropy)] {
+            if !(value >= 0.0 && value.is_finite()) {
+                return Err(format!("noise.{key} = {value}: a number of at least 0"));
+            }
         }
         Ok(())
     }
@@ -240,6 +283,7 @@ impl Default for Recipe {
             captions: NONE.to_owned(),
             jitter: Jitter::default(),
             adversarial: None,
+            noise: None,
             prior: None,
         }
     }
@@ -327,6 +371,7 @@ impl Recipe {
             return Err(format!("warmup = {} exceeds steps = {}", self.warmup, self.steps));
         }
         self.adversarial.unwrap_or_default().check()?;
+        self.noise.clone().unwrap_or_default().check()?;
         self.prior.unwrap_or_default().check()?;
         self.augmentation()?;
         self.rewording()?;

@@ -4,19 +4,17 @@ use crate::{
     Beginning, Objective, ObjectiveInfo, Step, TrainError,
     adversarial::{attacked, is_tuned, outer},
     batches::Needs,
+    names::Names,
     recipe::Adversarial,
 };
-use burn::tensor::{Device, Int, Tensor, TensorData, activation::log_softmax};
-use clipguard_model::{Clip, Head, ModelError, Template, normalise};
+use burn::tensor::Tensor;
+use clipguard_model::ModelError;
 
 /// `max over delta of CE(s z(x + delta) T^T, y)`: the cross-entropy of the zero-shot classifier
 /// on attacked pictures (Mao et al. 2023). The texts, and so the head `T`, are frozen;
 /// only the picture tower is trained. The scale `s` is the model's own, 100 for OpenAI's.
 pub struct Tecoa {
-    /// Unit columns `[dim, classes]`.
-    head: Tensor<2>,
-    scale: f32,
-    digest: String,
+    names: Names,
     settings: Adversarial,
 }
 
@@ -40,28 +38,7 @@ impl Tecoa {
                  the option belongs to `fare`",
             ));
         }
-        let classes = beginning.classes.filter(|classes| classes.len() > 1).ok_or_else(|| {
-            let data = &beginning.recipe.data;
-            beginning
-                .refuse(format!("`tecoa` needs labels of two classes or more; {data} has none"))
-        })?;
-        let start = (beginning.start)()?;
-        let clip =
-            Clip::new(&start.architecture, &start.preprocess, &start.weights, &Device::flex())?;
-        let template = Template::new(&beginning.recipe.template)
-            .map_err(|e| beginning.refuse(format!("template: {e}")))?;
-        let texts: Vec<Vec<String>> = classes.iter().map(|c| vec![template.fill(c)]).collect();
-        let head = Head::new(&clip, classes, &texts)?.matrix;
-        Ok(Self { head, scale: clip.scale(), digest: start.digest, settings })
-    }
-
-    /// Cross-entropy of each row, `[batch]`.
-    fn losses(&self, embeddings: Tensor<2>, labels: &[usize]) -> Tensor<1> {
-        let logits = normalise(embeddings).matmul(self.head.clone()) * self.scale;
-        let index: Vec<i64> = labels.iter().map(|&label| label as i64).collect();
-        let index = TensorData::new(index, [labels.len(), 1]);
-        let index = Tensor::<2, Int>::from_data(index, &logits.device());
-        log_softmax(logits, 1).gather(1, index).neg().flatten(0, 1)
+        Ok(Self { names: Names::new(beginning, Self::INFO.name)?, settings })
     }
 }
 
@@ -70,14 +47,14 @@ impl Objective for Tecoa {
         let now = step.constant_clip()?;
         let clean = step.batch.pixels(&now);
         let labels = &step.batch.labels;
-        let inner = |e: Tensor<2>| self.losses(e, labels).sum();
+        let inner = |e: Tensor<2>| self.names.losses(e, labels).sum();
         let attacked = attacked(step, &now, &clean, &self.settings, inner);
         outer(
             step,
             &self.settings,
             [clean, attacked],
-            |own| self.losses(own, labels).mean(),
-            |e, _| self.losses(e, labels).mean(),
+            |own| self.names.losses(own, labels).mean(),
+            |e, _| self.names.losses(e, labels).mean(),
         )
     }
 
@@ -90,6 +67,6 @@ impl Objective for Tecoa {
     }
 
     fn keeps(&self) -> Option<&str> {
-        Some(&self.digest)
+        Some(&self.names.digest)
     }
 }

@@ -6,7 +6,7 @@ use burn::tensor::{Device, Tensor};
 use clipguard_data::{Options, Source, Stream};
 use clipguard_model::{Checkpoint, Clip, Parameters, Prior, Weights, normalise, prior::Draw};
 use clipguard_train::{
-    Adversarial, Outcome, PRIOR, PriorRecipe, Recipe, Run, Start, TrainError, Watch,
+    Adversarial, NoiseRecipe, Outcome, PRIOR, PriorRecipe, Recipe, Run, Start, TrainError, Watch,
 };
 use std::{
     fs,
@@ -110,6 +110,39 @@ fn adversarial_fine_tuning_lowers_its_loss_and_leaves_the_text_tower_alone() {
 }
 
 #[test]
+fn noisy_pictures_are_learnt_and_leave_the_text_tower_alone() {
+    for consistency in [0.0, 5.0] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut recipe = recipe(folder.path(), "noise");
+        recipe.noise = Some(NoiseRecipe { sigma: vec![0.05, 0.1], consistency, entropy: 0.5 });
+        let start = Start::of(&recipe).unwrap();
+        let (run, losses) = losses(folder.path(), &recipe);
+        let (first, last) = (mean(&losses[..5]), mean(&losses[losses.len() - 5..]));
+        assert!(last < 0.9 * first, "{consistency}: from {first} to {last}: {losses:?}");
+        let tuned = Checkpoint::open(run.join("checkpoint").to_str().unwrap()).unwrap();
+        let (tower, others) = changed(&start.weights, &tuned.weights);
+        assert!(tower > 5 && !others, "{tower} arrays of the tower changed");
+        // The recipe says completely what was done.
+        let plan = fs::read_to_string(run.join("plan.toml")).unwrap();
+        assert!(plan.contains("[noise]") && plan.contains("entropy = 0.5"), "{plan}");
+    }
+}
+
+/// Without noise and without an attack both objectives are the cross-entropy of clean pictures.
+#[test]
+fn without_noise_the_objective_is_the_cross_entropy_of_the_picture() {
+    let loss = |objective: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let mut recipe = recipe(folder.path(), objective);
+        (recipe.steps, recipe.warmup) = (3, 0);
+        recipe.noise = Some(NoiseRecipe { sigma: vec![0.0], ..NoiseRecipe::default() });
+        recipe.adversarial.as_mut().unwrap().eps = 0.0;
+        losses(folder.path(), &recipe).1
+    };
+    assert_eq!(loss("noise"), loss("tecoa"));
+}
+
+#[test]
 fn trades_moves_both_sides_and_belongs_to_fare() {
     let folder = tempfile::tempdir().unwrap();
     let mut recipe = recipe(folder.path(), "fare");
@@ -160,6 +193,9 @@ fn data_without_labels_and_settings_out_of_range_are_refused() {
         ("[adversarial]\nsteps = 0", "at least one"),
         ("[adversarial]\nclean_weight = 1.0", "in [0, 1)"),
         ("[adversarial]\neps = \"two\"", "no number and no fraction"),
+        ("[noise]\nsigma = []", "at least one"),
+        ("[noise]\nsigma = [-0.1]", "from 0 to 4"),
+        ("[noise]\nconsistency = -1.0", "at least 0"),
         ("[prior]\nhead_width = 7", "an even number"),
         ("[prior]\ndepth = 0", "from 1 to 64"),
         ("[prior]\nhide_text = 2.0", "a probability"),

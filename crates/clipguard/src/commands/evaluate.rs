@@ -216,8 +216,8 @@ pub(crate) fn tell(records: &[Record], folder: &Path, session: &Session) -> Resu
         println!("{text}");
     } else {
         // Accuracies and recalls have no column in common.
-        let (counted, others): (Vec<Record>, Vec<Record>) =
-            records.iter().cloned().partition(|r| r.share().is_some());
+        let told = records.iter().filter(|r| !r.metrics.0.is_empty()).cloned();
+        let (counted, others): (Vec<Record>, Vec<Record>) = told.partition(|r| r.share().is_some());
         for part in [counted, others].iter().filter(|part| !part.is_empty()) {
             println!("{}", Table::of_records(part).text(100));
         }

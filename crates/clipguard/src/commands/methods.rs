@@ -9,7 +9,7 @@ use clipguard_data::spelling::{Method, Parameter};
 use clipguard_evaluate::report::{Cell, Table};
 use serde_json::{Value, json};
 
-/// List attacks, purifiers, training objectives and augmentations, or explain one.
+/// List attacks, purifiers, scores, training objectives and augmentations, or explain one.
 ///
 /// A method is spelled `name` or `name:key=value,key=value`; what is left out takes its default.
 /// The same text works on the command line, in plans and in records.
@@ -60,6 +60,7 @@ fn all() -> Vec<Entry> {
     };
     let mut all = of("attack", attack, clipguard_attack::CATALOGUE);
     all.extend(of("purifier", purify, clipguard_purify::CATALOGUE));
+    all.extend(of("score", "score = \"{}\" under [[detect]] in a plan", clipguard_purify::SCORES));
     all.extend(clipguard_train::objectives().iter().map(objective));
     let augment = "clipguard train --augment {} --model ViT-B-32 --data pairs.tar --out run";
     let captions = "clipguard train --captions {} --model ViT-B-32 --data pairs.tar --out run";

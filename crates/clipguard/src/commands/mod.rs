@@ -11,5 +11,6 @@ pub(crate) mod export;
 pub(crate) mod inspect;
 pub(crate) mod merge;
 pub(crate) mod methods;
+pub(crate) mod purify;
 pub(crate) mod report;
 pub(crate) mod train;

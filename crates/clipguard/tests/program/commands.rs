@@ -337,3 +337,59 @@ fn a_prior_is_trained_classifies_and_is_evaluated() {
     clipguard(&["evaluate", text(&plan), "--out", text(&evaluation)])
         .ended(3, &["purifier (its file differs)"]);
 }
+
+/// Stored embeddings of two classes and a head for them.
+fn stored(folder: &Path) -> (String, String) {
+    let file = |name: &str, rows: &[[f32; 3]], labels: Option<&[u8]>| {
+        let bytes: Vec<u8> = rows.iter().flatten().flat_map(|v| v.to_le_bytes()).collect();
+        let view = |kind, shape: Vec<usize>, bytes| {
+            safetensors::tensor::TensorView::new(kind, shape, bytes).unwrap()
+        };
+        let shape = vec![rows.len(), 3];
+        let mut all = vec![("image", view(safetensors::Dtype::F32, shape, &bytes))];
+        if let Some(labels) = labels {
+            all.push(("label", view(safetensors::Dtype::U8, vec![labels.len()], labels)));
+        }
+        let path = folder.join(name);
+        safetensors::serialize_to_file(all, None, &path).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let rows = [[0.8, 0.0, 0.6], [0.0, 0.8, 0.6], [0.6, 0.53, 0.6]];
+    let head = [[2.0, 0.0, 0.1], [0.0, 2.0, 0.1]];
+    (file("e.safetensors", &rows, Some(&[0, 1, 1])), file("h.safetensors", &head, None))
+}
+
+#[test]
+fn stored_embeddings_are_purified_and_compared() {
+    let folder = tempfile::tempdir().unwrap();
+    let (rows, head) = stored(folder.path());
+    let (head, out) = (format!("{head}:image"), folder.path().join("after.safetensors"));
+    let purify = |more: &[&str]| {
+        clipguard(&[&["--json", "purify", &rows, "--head", &head, "--purify"], more].concat())
+    };
+    let told = purify(&["clipure-cos", "--out", text(&out)]).ended(0, &[]).json();
+    let [none, cos] = &told["outcomes"].as_array().unwrap()[..] else { panic!("{told}") };
+    assert_eq!((&none["correct"], &none["n"], &cos["changed"]), (&2.into(), &3.into(), &0.into()));
+    assert_eq!(told["blank_is_stand_in"], true);
+    // What was written is read again, and is where it was.
+    let after = clipguard(&[
+        "--json",
+        "purify",
+        text(&out),
+        "--head",
+        &head,
+        "--labels",
+        &format!("{rows}:label"),
+        "--purify",
+        "clipure-cos:steps=9",
+    ])
+    .ended(0, &[])
+    .json();
+    assert_eq!(after["outcomes"][0]["correct"], 2);
+    assert!(after["outcomes"][1]["changed"].as_u64() > Some(0));
+    purify(&["ttc"]).ended(2, &["needs the model"]);
+    purify(&["smooth"]).ended(2, &["acts on pictures"]);
+    purify(&["clipure-cos", "--purify", "clipure-cos", "--out", "o"]).ended(2, &["one purifier"]);
+    purify(&["clipure-cos", "--blank", "/nowhere"]).ended(3, &["/nowhere"]);
+    purify(&["clipure-cos", "--labels", &format!("{rows}:words")]).ended(3, &["words"]);
+}

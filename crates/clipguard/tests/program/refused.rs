@@ -158,3 +158,43 @@ fn a_prior_of_another_width_and_no_prior_at_all_are_refused() {
     classify(&spelled(Path::new("/nowhere/prior"))).ended(3, &["/nowhere/prior"]);
     classify("clipure-diff").ended(2, &["prior", "path"]);
 }
+
+#[test]
+fn templates_without_a_place_for_the_name_and_files_without_a_template_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("templates.txt");
+    let classify = || {
+        let classes = ["--classes", "cat,dog", "--templates", text(&file), "scenes:2:side=32"];
+        clipguard(&[&["classify", "--model", tiny_model()], &classes[..]].concat())
+    };
+    std::fs::write(&file, "a photo of a {}.\na photo\n").unwrap();
+    classify().ended(3, &["templates.txt", "line 2", "`a photo`", "no place for the class name"]);
+    std::fs::write(&file, "# none of them is left\n\n").unwrap();
+    classify().ended(3, &["templates.txt", "no template"]);
+    std::fs::write(&file, "a photo of a {name}.\n").unwrap();
+    classify().ended(3, &["templates.txt", "`name`"]);
+}
+
+/// A golden model whose file holds the picture tower alone.
+#[test]
+fn a_model_without_a_text_tower_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = golden("vit_gelu");
+    std::fs::copy(
+        source.join("open_clip_config.json"),
+        folder.path().join("open_clip_config.json"),
+    )
+    .unwrap();
+    let bytes = std::fs::read(source.join("open_clip_model.safetensors")).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let tower = file.tensors().into_iter().filter(|(name, _)| name.starts_with("visual."));
+    let out = folder.path().join("open_clip_model.safetensors");
+    safetensors::serialize_to_file(tower, None, &out).unwrap();
+    for command in [
+        &["classify", "--classes", "a,b", "scenes:2:side=32", "--model"][..],
+        &["embed", "--images", "scenes:2:side=32", "--out", "o.safetensors", "--model"],
+    ] {
+        clipguard(&[command, &[text(folder.path())]].concat())
+            .ended(3, &["open_clip_model", "token_embedding"]);
+    }
+}

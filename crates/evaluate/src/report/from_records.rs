@@ -2,8 +2,9 @@
 
 use super::{
     Block, Cell, Comparison, Headline, Report, Reproduce, Section, Share, Table, ThreatModel, Tone,
-    evidence, number,
+    certified, evidence, number,
     radius::{over_eps, radius},
+    studies,
 };
 use crate::record::{
     Check, HONEST, NO_DEFENCE, PUBLISHED, Record, Reliability, Threat, Verdict, WORST_CASE,
@@ -43,9 +44,13 @@ impl Report {
                 .push(Section::new("The published protocol and the honest one", compared));
         }
         report.sections.extend(evidence::section(main));
+        report.sections.extend(certified::section(records));
+        report.sections.extend(studies::shifts(records));
+        report.sections.extend(studies::detectors(records));
         // Other radii are what the curve is for; in the table they would hide the comparison.
         let (here, elsewhere): (Vec<Record>, Vec<Record>) = records
             .iter()
+            .filter(|r| !r.is_certified() && !studies::is_study(r))
             .cloned()
             .partition(|r| r.is_clean() || main.is_clean() || r.threat == main.threat);
         let mut blocks = vec![Block::Table(Table::of_records(&here))];
@@ -174,7 +179,8 @@ pub fn headline_record(records: &[Record]) -> Option<&Record> {
             .rev()
             .max_by_key(|r| r.is_defended())
     };
-    let attacked = records.iter().filter(|r| !r.is_clean());
+    let counted = |r: &&Record| !r.is_clean() && !r.is_certified() && !studies::is_study(r);
+    let attacked = records.iter().filter(counted);
     worst(true)
         .or_else(|| worst(false))
         .or_else(|| attacked.min_by(|a, b| share(a).total_cmp(&share(b))))

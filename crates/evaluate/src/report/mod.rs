@@ -7,6 +7,7 @@
 //! escaping would then depend on the template, here it is one function that every text passes.
 
 mod axis;
+mod certified;
 mod chart;
 mod curve;
 mod escape;
@@ -19,6 +20,7 @@ mod number;
 mod panel;
 mod radius;
 mod share;
+mod studies;
 mod table;
 #[cfg(test)]
 mod tests;

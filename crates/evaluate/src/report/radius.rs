@@ -1,6 +1,6 @@
 //! Radii: how they are written, and accuracy over them.
 
-use super::{Axis, LineChart, Point, Series, number};
+use super::{Axis, LineChart, Point, Series, number, studies::is_study};
 use crate::record::{Record, Threat};
 use std::collections::BTreeMap;
 
@@ -26,7 +26,8 @@ fn fraction(eps: f64) -> String {
 /// Accuracy over the radius, a curve for each system and attack that has three radii or more.
 pub(crate) fn over_eps(records: &[Record]) -> Option<LineChart> {
     let mut curves: BTreeMap<(&str, &str, &str), Vec<&Record>> = BTreeMap::new();
-    for record in records.iter().filter(|r| !r.is_clean()) {
+    let attacked = |r: &&Record| !r.is_clean() && !r.is_certified() && !is_study(r);
+    for record in records.iter().filter(attacked) {
         if record.threat.as_ref().is_some_and(|threat| threat.eps.is_some()) {
             let key = (record.defence.as_str(), record.attack.as_str(), record.protocol.as_str());
             curves.entry(key).or_default().push(record);
