@@ -21,6 +21,7 @@ mod infer;
 mod layers;
 pub mod loss;
 pub mod parameters;
+pub mod positions;
 mod preprocess;
 pub mod prior;
 pub mod prompts;

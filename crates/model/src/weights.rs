@@ -34,12 +34,36 @@ impl Array {
 pub type Weights = BTreeMap<String, Array>;
 
 /// The precision weights are stored in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// 32-bit.
+    #[default]
     F32,
-    /// 16-bit, IEEE.
+    /// 16-bit, IEEE: 11 bits of precision, up to 65504.
     F16,
+    /// 16-bit, the upper half of an `F32`: 8 bits of precision, the same range.
+    Bf16,
+}
+
+impl Precision {
+    /// Bytes of `values`, each rounded to the nearest (ties to even); the position of the first
+    /// that is too large.
+    fn encode(self, values: &[f32]) -> Result<Vec<u8>, usize> {
+        let fits = |v: &f32| match self {
+            Self::F32 => true,
+            Self::F16 => f16::from_f32(*v).is_finite(),
+            Self::Bf16 => bf16::from_f32(*v).is_finite(),
+        };
+        if let Some(at) = values.iter().position(|v| v.is_finite() && !fits(v)) {
+            return Err(at);
+        }
+        Ok(match self {
+            Self::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            Self::F16 => values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect(),
+            Self::Bf16 => values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect(),
+        })
+    }
 }
 
 /// Largest file this reader maps, 64 GB: beyond every CLIP, below every surprise.
@@ -98,6 +122,9 @@ fn widen(view: &TensorView<'_>) -> Option<Vec<f32>> {
 }
 
 /// Serialises weights as safetensors in the order of their names (the same bytes every time).
+///
+/// # Errors
+/// A number that is beyond the precision's range: it would be read back as infinite.
 pub fn to_safetensors(
     weights: &Weights,
     precision: Precision,
@@ -106,18 +133,20 @@ pub fn to_safetensors(
     let encoded: Vec<(&String, &Array, Vec<u8>)> = weights
         .iter()
         .map(|(name, array)| {
-            let bytes = match precision {
-                Precision::F32 => array.data.iter().flat_map(|v| v.to_le_bytes()).collect(),
-                Precision::F16 => {
-                    array.data.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect()
-                }
-            };
-            (name, array, bytes)
+            let bytes = precision.encode(&array.data).map_err(|at| ModelError::Write {
+                reason: format!(
+                    "tensor `{}` holds {} at index {at}, which this precision cannot hold",
+                    name.escape_debug(),
+                    array.data[at]
+                ),
+            })?;
+            Ok((name, array, bytes))
         })
-        .collect();
+        .collect::<Result<_, ModelError>>()?;
     let dtype = match precision {
         Precision::F32 => Dtype::F32,
         Precision::F16 => Dtype::F16,
+        Precision::Bf16 => Dtype::BF16,
     };
     let views = encoded
         .iter()

@@ -9,7 +9,7 @@ use crate::{
 };
 use clipguard_data::{LoaderOptions, Skipped};
 use clipguard_model::{
-    Checkpoint, Clip, ModelError, Tokenizer, normalise,
+    Clip, ModelError, Tokenizer, normalise,
     tokenizer::{END, START},
 };
 use serde_json::json;
@@ -37,6 +37,9 @@ pub(crate) struct Args {
     /// `embedded`, an open_clip folder, or ARCH@FILE.
     #[arg(long, default_value = "embedded")]
     model: String,
+    /// Side of the pictures in pixels, where it is not the model's (vision transformers).
+    #[arg(long, value_name = "PIXELS")]
+    image_size: Option<usize>,
     /// Pictures: a file, a folder, WebDataset shards, `scenes:COUNT`, `embedded`, ...
     #[arg(long, value_name = "SRC")]
     images: String,
@@ -83,7 +86,7 @@ struct Rows {
 pub(crate) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
     check_out(&args.out)?;
     let texts = args.texts.as_deref().map(read_texts).transpose()?;
-    let checkpoint = Checkpoint::open(&args.model)?;
+    let checkpoint = crate::session::model(&args.model, args.image_size)?;
     checkpoint.warnings.iter().for_each(|warning| session.say(format!("warning: {warning}")));
     let clip = checkpoint.build(&session.device())?;
     let (name, digest) = (checkpoint.name, checkpoint.digest);
