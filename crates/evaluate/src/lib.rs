@@ -8,6 +8,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod adversarial;
+mod benchmark_csv;
 mod captions;
 pub mod certify;
 pub mod checks;
@@ -21,7 +22,10 @@ mod handout;
 pub mod interval;
 pub mod merge;
 pub mod metrics;
+pub mod midway;
+mod multi_label;
 pub mod plan;
+pub mod probe;
 pub mod progress;
 pub mod record;
 pub mod record_file;
@@ -37,6 +41,7 @@ mod summary;
 mod unit_file;
 mod units;
 
+pub use benchmark_csv::export_clip_benchmark_csv;
 pub use certify::{Certificate, certify, predict};
 pub use classifier::Classifier;
 pub use compare::{McNemar, Paired, holm};
@@ -46,7 +51,10 @@ pub use examples::{Example, report_of_run};
 pub use interval::{Interval, IntervalMethod, clopper_pearson_lower, normal_quantile};
 pub use merge::{Merged, merge};
 pub use metrics::{ClassScore, Classification, MetricError};
+pub use midway::Midway;
+pub use multi_label::MultiLabel;
 pub use plan::{Checks, Defence, Plan, Published};
+pub use probe::Probe;
 pub use record::{Check, Digests, Metrics, Record, RecordError, Reliability, Threat, Verdict};
 pub use record_file::{export_clip_benchmark, read_records, write_atomic, write_records};
 pub use report::Report;
