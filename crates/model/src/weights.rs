@@ -178,3 +178,45 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), ModelError> {
     drop(file);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(values: &[f32]) -> Weights {
+        Weights::from([("w".to_owned(), Array::new(vec![values.len()], values.to_vec()))])
+    }
+
+    #[test]
+    fn sixteen_bits_are_rounded_to_the_nearest_with_ties_to_even() {
+        // Halfway between two neighbours of bf16, which are 2^-7 apart here.
+        let values = [1.0 + 1.0 / 256.0, 1.0 + 3.0 / 256.0, -3.0e38, 1e-40, 65_504.0];
+        let read = |precision| {
+            let bytes = to_safetensors(&one(&values), precision, None).unwrap();
+            parse_safetensors(&bytes, Path::new("w")).unwrap().0["w"].data.clone()
+        };
+        assert_eq!(read(Precision::F32), values);
+        let bf16 = read(Precision::Bf16);
+        assert_eq!(bf16[..2], [1.0, 1.0 + 4.0 / 256.0]);
+        assert!((bf16[2] / values[2] - 1.0).abs() < 1.0 / 256.0);
+        assert!(bf16.iter().all(|v| v.to_bits() & 0xffff == 0));
+    }
+
+    #[test]
+    fn numbers_beyond_the_range_are_refused_with_their_place() {
+        for (values, precision, is_written) in [
+            ([1.0, 65_504.0], Precision::F16, true),
+            ([1.0, 65_536.0], Precision::F16, false),
+            ([1.0, 65_536.0], Precision::Bf16, true),
+            ([1.0, f32::MAX], Precision::Bf16, false),
+            ([1.0, f32::MAX], Precision::F32, true),
+        ] {
+            let written = to_safetensors(&one(&values), precision, None);
+            assert_eq!(written.is_ok(), is_written, "{precision:?} {values:?}");
+            if let Err(error) = written {
+                let text = error.to_string();
+                assert!(text.contains("`w`") && text.contains("index 1"), "{text}");
+            }
+        }
+    }
+}

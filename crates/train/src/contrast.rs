@@ -90,6 +90,8 @@ fn in_parts(
 
     let mut start = 0;
     for part in &parts {
+        // A graph is consumed by its backward pass, the parameters' reshapings with it.
+        let clip = step.clip()?;
         let n = part.pictures.len() * shape[1];
         let mut surrogate = None;
         for (rows, pull) in embeddings(&clip, part, step.pass)?.into_iter().zip(&pulls) {

@@ -10,12 +10,15 @@ pub(crate) type Gradients = BTreeMap<String, Vec<f32>>;
 /// Elements treated by one task.
 pub(crate) const TASK: usize = 1 << 16;
 
-/// Derivatives of `loss` with respect to flat leaves; those that took no part are left out.
+/// Derivatives of `loss` with respect to flat leaves; those that took no part are left out, all of
+/// them where everything that did is frozen.
 pub(crate) fn backward<'a>(
     loss: &Tensor<1>,
     leaves: impl Iterator<Item = (&'a str, &'a Tensor<1>)>,
 ) -> Gradients {
-    let mut grads = loss.backward();
+    // The framework panics at a root that depends on no leaf; this one adds nothing.
+    let anchor = Tensor::zeros([1], &loss.device()).require_grad();
+    let mut grads = (loss.clone() + anchor).backward();
     leaves
         .filter_map(|(name, leaf)| {
             let gradient = leaf.grad_remove(&mut grads)?;

@@ -207,7 +207,7 @@ fn the_finished_model_is_written_in_the_precision_asked_for() {
     }
     let [(whole, exact), (half, f16), (short, bf16)] = found.try_into().unwrap();
     let sizes = [whole, half, short].map(|file| file.unwrap().len());
-    assert!(sizes[1] == sizes[2] && sizes[0] > 2 * sizes[1] - 16_384, "{sizes:?}");
+    assert!(sizes[1].abs_diff(sizes[2]) < 1024 && sizes[0] > 2 * sizes[1] - 16_384, "{sizes:?}");
     for (name, array) in &exact {
         for (i, value) in array.data.iter().enumerate() {
             let (f16, bf16) = (f16[name].data[i], bf16[name].data[i]);

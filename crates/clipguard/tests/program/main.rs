@@ -5,6 +5,7 @@ mod commands;
 mod hostile;
 mod interrupted;
 mod refused;
+mod training;
 
 use serde_json::{Value, json};
 use std::{

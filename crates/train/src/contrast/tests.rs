@@ -56,8 +56,18 @@ struct Found {
 }
 
 fn found(objective: &dyn Objective, start: &Start, batch: &Batch, rows: usize) -> Found {
+    found_of(objective, start, batch, rows, |name| !is_buffer(name))
+}
+
+fn found_of(
+    objective: &dyn Objective,
+    start: &Start,
+    batch: &Batch,
+    rows: usize,
+    trained: impl Fn(&str) -> bool,
+) -> Found {
     let device = Device::flex().autodiff();
-    let parameters = Parameters::with(&start.weights, &device, |name| !is_buffer(name));
+    let parameters = Parameters::with(&start.weights, &device, trained);
     let (seen, none) = (RefCell::new(BatchStatistics::new()), BTreeSet::new());
     let step = Step {
         parameters: &parameters,
@@ -128,6 +138,25 @@ fn parts_have_the_loss_of_the_whole_to_the_bit_and_its_gradient() {
                 assert!(same.gradients == whole.gradients && same.loss == whole.loss);
             }
         }
+    }
+}
+
+#[test]
+fn frozen_towers_have_no_gradient_and_the_rest_has_its_own() {
+    let start = start("vit_quickgelu");
+    let batch = batch(&start);
+    let all = found(&ClipObjective, &start, &batch, 4).gradients;
+    let parts: [&dyn Fn(&str) -> bool; 4] = [
+        &|name| name == "logit_scale",
+        &|name| name.starts_with("visual."),
+        &|name| !name.starts_with("visual."),
+        &|_| false,
+    ];
+    for trained in parts {
+        let own = found_of(&ClipObjective, &start, &batch, 4, trained);
+        let names: Vec<&String> = all.keys().filter(|name| trained(name)).collect();
+        assert!(own.gradients.keys().eq(names));
+        assert!(own.gradients.iter().all(|(name, gradient)| all[name] == *gradient));
     }
 }
 
