@@ -69,7 +69,7 @@ impl From<ModelError> for Failure {
     fn from(error: ModelError) -> Self {
         let text = error.to_string();
         match error {
-            ModelError::UnknownArchitecture { .. } => Self::Usage(text),
+            ModelError::UnknownArchitecture { .. } | ModelError::Resize { .. } => Self::Usage(text),
             ModelError::Write { .. } | ModelError::Hub { code: "hub_unreachable", .. } => {
                 Self::Failed(text)
             }
@@ -122,7 +122,7 @@ impl From<TrainError> for Failure {
         match error {
             TrainError::Model(error) => error.into(),
             TrainError::Data(error) => error.into(),
-            TrainError::Diverged { .. } => Self::Failed(text),
+            TrainError::Diverged { .. } | TrainError::Examination { .. } => Self::Failed(text),
             TrainError::Io { source, .. } if is_environment(&source) => Self::Failed(text),
             TrainError::Recipe { .. } | TrainError::Folder { .. } | TrainError::Io { .. } => {
                 Self::Refused(text)

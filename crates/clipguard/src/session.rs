@@ -1,6 +1,7 @@
 //! What all commands share: where to compute, how to speak, and whether to stop.
 
 use burn::tensor::Device;
+use clipguard_model::{Checkpoint, ModelError, positions::Way};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -64,5 +65,14 @@ impl Session {
         let style =
             ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
         ProgressBar::with_draw_target(Some(total), target).with_style(style).with_prefix(what)
+    }
+}
+
+/// The model of a spelling, for pictures of another side where one is given.
+pub(crate) fn model(spelling: &str, side: Option<usize>) -> Result<Checkpoint, ModelError> {
+    let checkpoint = Checkpoint::open(spelling)?;
+    match side {
+        Some(side) => checkpoint.for_image_size(side, Way::OpenClip),
+        None => Ok(checkpoint),
     }
 }

@@ -1,7 +1,13 @@
-//! What is measured with captions instead of classes: retrieval, and telling a relation from the
-//! exchanged one. Clean pictures only.
+//! What is measured on clean pictures as a whole: retrieval, telling a relation from the exchanged
+//! one, linear probes, several labels a picture. The first two are here.
 
-use crate::{EvaluateError, Plan, Record, Retrieval, record_file::write_atomic, runner::Run};
+use crate::{
+    EvaluateError, Plan, Record, Retrieval,
+    multi_label::{self, MultiLabel},
+    probe::{self, Probe},
+    record_file::write_atomic,
+    runner::Run,
+};
 use burn::tensor::Device;
 use clipguard_data::{DataError, Limits, Loader, LoaderOptions, Options, Source, scenes::Scenes};
 use clipguard_model::{Checkpoint, Clip, head::embed_texts, normalise};
@@ -54,20 +60,26 @@ fn embed_pairs(
     }
 }
 
-/// What is measured with captions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Kind<'a> {
     /// A caption finds its picture, and the other way round.
     Retrieval,
     /// A relation is told from the exchanged one.
     Relations,
+    /// A linear classifier on embeddings.
+    Probe(&'a Probe),
+    /// Several classes a picture.
+    MultiLabel(&'a MultiLabel),
 }
 
-/// Everything a plan measures with captions, in order.
-pub(crate) fn of_plan(plan: &Plan) -> Vec<(Kind, &str)> {
+/// Everything a plan measures so, in order, with the data it is measured on.
+pub(crate) fn of_plan(plan: &Plan) -> Vec<(Kind<'_>, &str)> {
     let retrieval = plan.retrieval.iter().map(|spelling| (Kind::Retrieval, spelling.as_str()));
     let relations = plan.relations.iter().map(|spelling| (Kind::Relations, spelling.as_str()));
-    retrieval.chain(relations).collect()
+    let probes = plan.probe.iter().map(|probe| (Kind::Probe(probe), probe.test.as_str()));
+    let lists = plan.multi_label.iter().map(|list| (Kind::MultiLabel(list), list.data.as_str()));
+    retrieval.chain(relations).chain(probes).chain(lists).collect()
 }
 
 /// The file of the record: a folder belongs to one plan, so its place in the plan is enough.
@@ -78,7 +90,7 @@ pub(crate) fn path(folder: &Path, model: usize, place: usize) -> PathBuf {
 /// Measures, unless the folder has a record of these weights already.
 pub(crate) fn complete(
     (model, place): (usize, usize),
-    (kind, spelling): (Kind, &str),
+    (kind, spelling): (Kind<'_>, &str),
     checkpoint: &Checkpoint,
     plan: &Plan,
     run: &Run<'_>,
@@ -90,15 +102,17 @@ pub(crate) fn complete(
     if kept.is_some_and(|record| record.pretrained == weights) {
         return Ok(());
     }
-    let measure = match kind {
-        Kind::Retrieval => retrieval,
-        Kind::Relations => relations,
-    };
-    let record = measure(checkpoint, spelling, plan, run.device, run.threads)?;
+    let (device, threads) = (run.device, run.threads);
+    let record = match kind {
+        Kind::Retrieval => retrieval(checkpoint, spelling, plan, device, threads),
+        Kind::Relations => relations(checkpoint, spelling, plan, device, threads),
+        Kind::Probe(probe) => probe::measure(probe, checkpoint, plan, device, threads),
+        Kind::MultiLabel(list) => multi_label::measure(list, checkpoint, plan, device, threads),
+    }?;
     Ok(write_atomic(&path, &serde_json::to_vec(&record).unwrap_or_default())?)
 }
 
-fn record(plan: &Plan, checkpoint: &Checkpoint, dataset: &str, task: &str) -> Record {
+pub(crate) fn record(plan: &Plan, checkpoint: &Checkpoint, dataset: &str, task: &str) -> Record {
     Record {
         dataset: dataset.to_owned(),
         model: checkpoint.name.clone(),
@@ -112,7 +126,7 @@ fn record(plan: &Plan, checkpoint: &Checkpoint, dataset: &str, task: &str) -> Re
 
 /// Recall of the caption of a picture and of the picture of a caption (CLIP_benchmark's
 /// `zeroshot_retrieval`).
-fn retrieval(
+pub(crate) fn retrieval(
     checkpoint: &Checkpoint,
     spelling: &str,
     plan: &Plan,

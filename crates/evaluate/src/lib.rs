@@ -8,6 +8,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod adversarial;
+mod benchmark_csv;
 mod captions;
 mod certified;
 pub mod certify;
@@ -25,7 +26,10 @@ pub mod interval;
 mod look;
 pub mod merge;
 pub mod metrics;
+pub mod midway;
+mod multi_label;
 pub mod plan;
+pub mod probe;
 pub mod progress;
 pub mod record;
 pub mod record_file;
@@ -46,6 +50,7 @@ mod unit_file;
 mod units;
 mod watch;
 
+pub use benchmark_csv::export_clip_benchmark_csv;
 pub use certified::{At, Certified};
 pub use certify::{Certificate, certify, predict};
 pub use classifier::Classifier;
@@ -57,7 +62,10 @@ pub use examples::{Example, report_of_run};
 pub use interval::{Interval, IntervalMethod, clopper_pearson_lower, normal_quantile};
 pub use merge::{Merged, merge};
 pub use metrics::{ClassScore, Classification, MetricError};
+pub use midway::Midway;
+pub use multi_label::MultiLabel;
 pub use plan::{Certify, Checks, Defence, Detect, Plan, Published};
+pub use probe::Probe;
 pub use record::{Check, Digests, Metrics, Record, RecordError, Reliability, Threat, Verdict};
 pub use record_file::{export_clip_benchmark, read_records, write_atomic, write_records};
 pub use report::Report;

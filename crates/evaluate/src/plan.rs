@@ -1,7 +1,7 @@
 //! The plan of an evaluation: models, data, attacks, defences, as TOML.
 
 use crate::{
-    EvaluateError,
+    EvaluateError, MultiLabel, Probe, captions,
     checks::CATALOGUE,
     studies::{SHIFTS, persistent},
 };
@@ -32,6 +32,12 @@ pub struct Plan {
     /// Scenes of relations (`scenes:part=relations-seen`): the right caption against the exchanged
     /// one.
     pub relations: Vec<String>,
+    /// Linear probes of clean pictures.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub probe: Vec<Probe>,
+    /// Clean pictures with several classes each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub multi_label: Vec<MultiLabel>,
     /// Class names: empty for the source's own, else a built-in list or a file.
     pub classes: String,
     /// A built-in template set or a file.
@@ -229,6 +235,8 @@ impl Default for Plan {
             data: Vec::new(),
             retrieval: Vec::new(),
             relations: Vec::new(),
+            probe: Vec::new(),
+            multi_label: Vec::new(),
             classes: String::new(),
             templates: "simple".to_owned(),
             attacks: Vec::new(),
@@ -309,24 +317,25 @@ impl Plan {
             1 + self.attacks.len() * (modes + transfer + published) + foreign + checks
         };
         let defences: usize = self.defence.iter().map(of).sum();
-        let captions = self.retrieval.len() + self.relations.len();
         let shifts =
             |d: &&Defence| self.embeddings && !self.attacks.is_empty() && !d.purify.is_empty();
         let shifts = self.defence.iter().filter(shifts).count() * (1 + 2 * SHIFTS.len());
         let detectors: usize = self.detect.iter().map(|of| 3 * of.weights.len()).sum();
         let stage = defences + self.certify.len() + detectors + shifts;
-        self.models.len() * (self.data.len() * stage + captions)
+        self.models.len() * (self.data.len() * stage + captions::of_plan(self).len())
     }
 
     /// Says which value makes no sense and what would be right.
     pub fn check(&self) -> Result<(), String> {
-        let sources = self.data.len() + self.retrieval.len() + self.relations.len();
+        let sources = self.data.len() + captions::of_plan(self).len();
         if self.models.is_empty() || sources == 0 {
             return Err("at least one model and one data source are needed".to_owned());
         }
         if self.batch == 0 {
             return Err("batch = 0: at least 1 is needed".to_owned());
         }
+        self.probe.iter().try_for_each(Probe::check)?;
+        self.multi_label.iter().try_for_each(MultiLabel::check)?;
         for attack in &self.attacks {
             clipguard_attack::parse(attack).map_err(|e| format!("attacks: {e}"))?;
         }
@@ -373,6 +382,7 @@ mod tests {
     fn plans_survive_writing_and_refuse_nonsense() {
         let plan = Plan {
             data: vec!["embedded".to_owned()],
+            probe: vec![Probe { train: "a".to_owned(), test: "b".to_owned(), ..Probe::default() }],
             defence: vec![Defence { published: Some(Published::default()), ..Defence::default() }],
             ..Plan::default()
         };
@@ -387,6 +397,9 @@ mod tests {
             ("models = []", "at least one model"),
             ("data = [\"x\"]\nattacks = [\"pdg\"]", "did you mean `pgd`?"),
             ("data = [\"x\"]\nbatch = 0", "at least 1"),
+            ("[[probe]]\ntrain = \"x\"", "`test` is missing"),
+            ("[[probe]]\nmethod = \"exact\"", "unknown variant"),
+            ("[[multi-label]]\ndata = \"x\"", "`data` and `labels` are needed"),
             ("data = [\"x\"]\n[[defence]]\n[[defence]]", "two defences"),
             ("[[defence]]\ngradients = [\"exakt\"]", "unknown variant"),
         ] {

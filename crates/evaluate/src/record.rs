@@ -172,6 +172,16 @@ impl Record {
         format!("{name}.json")
     }
 
+    /// The same for CLIP_benchmark, whose form has no place for a defence: it is appended to the
+    /// model's name.
+    pub(crate) fn as_clip_benchmark(&self) -> Self {
+        let mut record = self.clone();
+        if record.is_defended() {
+            record.model = format!("{}+{}", record.model, record.defence);
+        }
+        record
+    }
+
     /// The record with CLIP_benchmark's keys only, in its order.
     pub fn clip_benchmark(&self) -> Value {
         serde_json::json!({

@@ -64,10 +64,7 @@ pub fn export_clip_benchmark(
     let mut files = Vec::new();
     let mut taken = BTreeSet::new();
     for record in records.iter().filter(|record| record.is_clean()) {
-        let mut record = record.clone();
-        if record.is_defended() {
-            record.model = format!("{}+{}", record.model, record.defence);
-        }
+        let record = record.as_clip_benchmark();
         let path = folder.join(record.clip_benchmark_name());
         if !taken.insert(path.clone()) {
             return Err(RecordError::SameName { path });

@@ -226,23 +226,29 @@ fn purifier_files(
 }
 
 /// The source's class names, or those the plan names.
-fn class_names(plan: &Plan, source: &dyn Source) -> Result<Vec<String>, EvaluateError> {
+pub(crate) fn class_names(plan: &Plan, source: &dyn Source) -> Result<Vec<String>, EvaluateError> {
     if plan.classes.is_empty() {
         return match source.classes() {
             Some(classes) => Ok(classes.to_vec()),
             None => Err(EvaluateError::NoLabels(source.name().to_owned())),
         };
     }
-    let path = Path::new(&plan.classes);
-    let list = if path.is_file() {
-        ClassList::read(path)?
-    } else {
-        prompts::class_names(&plan.classes)?.clone()
-    };
+    listed_classes(&plan.classes)
+}
+
+/// Class names of a file or a built-in list.
+pub(crate) fn listed_classes(name: &str) -> Result<Vec<String>, EvaluateError> {
+    let path = Path::new(name);
+    let list =
+        if path.is_file() { ClassList::read(path)? } else { prompts::class_names(name)?.clone() };
     Ok(list.names().to_vec())
 }
 
-fn check_labels(subset: &Subset, classes: &[String], data: &str) -> Result<(), EvaluateError> {
+pub(crate) fn check_labels(
+    subset: &Subset,
+    classes: &[String],
+    data: &str,
+) -> Result<(), EvaluateError> {
     match subset.labels.iter().max().copied() {
         Some(label) if label >= classes.len() => Err(EvaluateError::TooFewClasses {
             data: data.to_owned(),

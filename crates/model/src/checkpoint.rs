@@ -1,12 +1,12 @@
 //! Checkpoints in and out: folders of open_clip and Hugging Face, and single weight files.
 
 use crate::{
-    Architecture, Array, Clip, Container, ModelError, Preprocess, Weights,
+    Architecture, Array, Clip, Container, ModelError, Parameters, Preprocess, Weights,
     config::{architecture_names, suggestion},
     container::{Format, strict},
     hub, hugging_face, infer,
     parameters::{conform, is_harmless},
-    weights::{Precision, map_file, to_safetensors, write_atomically},
+    weights::{Precision, map_file, write_atomically, write_safetensors},
 };
 use burn::tensor::Device;
 use flate2::read::GzDecoder;
@@ -99,6 +99,12 @@ impl Checkpoint {
         Clip::new(&self.architecture, &self.preprocess, &self.weights, device)
     }
 
+    /// As [`Checkpoint::build`], giving the weights away: they lie in memory once.
+    pub fn into_clip(self, device: &Device) -> Result<Clip, ModelError> {
+        let parameters = Parameters::moved(self.weights, device);
+        Clip::from_parameters(&self.architecture, &self.preprocess, &parameters, device)
+    }
+
     /// Writes an open_clip folder; files appear under their final names when complete.
     ///
     /// # Errors
@@ -114,8 +120,7 @@ impl Checkpoint {
             "model_cfg": self.architecture.source,
             "preprocess_cfg": self.preprocess.to_json(),
         });
-        let bytes = to_safetensors(&self.weights, precision, Some(("format", "pt")))?;
-        write_folder(folder, WEIGHTS, &bytes, &[(CONFIG, config)])
+        write_folder(folder, (WEIGHTS, &self.weights), precision, &[(CONFIG, config)])
     }
 
     /// Writes a folder of Hugging Face's layout.
@@ -125,23 +130,22 @@ impl Checkpoint {
     pub fn save_hugging_face(&self, folder: &Path, precision: Precision) -> Result<(), ModelError> {
         let config = hugging_face::config(&self.architecture)?;
         let weights = hugging_face::from_open_clip(&self.weights)?;
-        let bytes = to_safetensors(&weights, precision, Some(("format", "pt")))?;
         let preprocessor = hugging_face::preprocessor(&self.preprocess);
         let files = [("preprocessor_config.json", preprocessor), (hugging_face::CONFIG, config)];
-        write_folder(folder, "model.safetensors", &bytes, &files)
+        write_folder(folder, ("model.safetensors", &weights), precision, &files)
     }
 }
 
 /// Weights first, what makes the folder a model last.
 fn write_folder(
     folder: &Path,
-    weights: &str,
-    bytes: &[u8],
+    (name, weights): (&str, &Weights),
+    precision: Precision,
     files: &[(&str, Value)],
 ) -> Result<(), ModelError> {
     let at = |source| ModelError::Io { path: folder.to_owned(), source };
     std::fs::create_dir_all(folder).map_err(at)?;
-    write_atomically(&folder.join(weights), bytes)?;
+    write_safetensors(&folder.join(name), weights, precision, Some(("format", "pt")))?;
     for (name, config) in files {
         write_atomically(&folder.join(name), format!("{config:#}\n").as_bytes())?;
     }

@@ -120,10 +120,10 @@ pub struct Architecture {
     pub source: Value,
 }
 
-const MAX_IMAGE: usize = 2048;
+pub(crate) const MAX_IMAGE: usize = 2048;
 const MAX_WIDTH: usize = 16_384;
 const MAX_LAYERS: usize = 256;
-const MAX_CONTEXT: usize = 4096;
+pub(crate) const MAX_CONTEXT: usize = 4096;
 const MAX_VOCABULARY: usize = 1_000_000;
 
 /// Names and configurations that are built in.
@@ -185,6 +185,17 @@ impl Architecture {
         })
     }
 
+    /// The same with a logit bias that starts at `bias`; unchanged when there is one already.
+    pub fn with_logit_bias(mut self, bias: f32) -> Self {
+        if self.init_logit_bias.is_none() {
+            self.init_logit_bias = Some(bias);
+            if let Value::Object(source) = &mut self.source {
+                source.insert("init_logit_bias".to_owned(), json!(bias));
+            }
+        }
+        self
+    }
+
     /// The activation of both towers' transformers, in open_clip's words.
     pub fn activation_name(&self) -> &'static str {
         match self.text.transformer.activation {
@@ -196,10 +207,7 @@ impl Architecture {
 }
 
 /// The nearest of `names` to `name`, when it is near.
-pub(crate) fn suggestion<'a>(
-    name: &str,
-    names: impl Iterator<Item = &'a String>,
-) -> Option<String> {
+pub fn suggestion<'a>(name: &str, names: impl Iterator<Item = &'a String>) -> Option<String> {
     let near = |n: &&String| strsim::jaro_winkler(&name.to_lowercase(), &n.to_lowercase());
     let mut names: Vec<(f64, &String)> = names.map(|n| (near(&n), n)).collect();
     names.sort_by(|a, b| b.0.total_cmp(&a.0));

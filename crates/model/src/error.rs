@@ -84,6 +84,14 @@ pub enum ModelError {
     /// Token ids that do not fit the text tower.
     #[error("tokens: {0}")]
     Tokens(String),
+    /// A model that cannot be brought to another size.
+    #[error("{name}: {reason}")]
+    Resize {
+        /// The model.
+        name: String,
+        /// What was asked for, and what would be possible.
+        reason: String,
+    },
     /// Class names or templates that make no head.
     #[error("zero-shot head: {0}")]
     Head(String),

@@ -23,6 +23,7 @@ mod layers;
 pub mod loss;
 pub mod noise;
 pub mod parameters;
+pub mod positions;
 mod preprocess;
 pub mod prior;
 pub mod prompts;

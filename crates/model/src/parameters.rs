@@ -349,6 +349,11 @@ impl Parameters {
         Self::with(weights, options, |_| false)
     }
 
+    /// As [`Parameters::constant`], without a copy.
+    pub fn moved(weights: Weights, options: impl Into<TensorCreationOptions>) -> Self {
+        Self::of(weights.into_iter(), options, |_| false)
+    }
+
     /// Puts weights on a device, in a precision of choice; those for which `trained` holds become
     /// leaves that gradients can be asked for (the device must be an autodiff device).
     pub fn with(
@@ -356,16 +361,25 @@ impl Parameters {
         options: impl Into<TensorCreationOptions>,
         trained: impl Fn(&str) -> bool,
     ) -> Self {
+        let copies = weights.iter().map(|(name, array)| (name.clone(), array.clone()));
+        Self::of(copies, options, trained)
+    }
+
+    fn of(
+        weights: impl Iterator<Item = (String, Array)>,
+        options: impl Into<TensorCreationOptions>,
+        trained: impl Fn(&str) -> bool,
+    ) -> Self {
         let options = options.into();
         let flat = weights
-            .iter()
-            .map(|(name, array)| {
-                let data = TensorData::new(array.data.clone(), [array.data.len()]);
+            .map(|(name, Array { shape, data })| {
+                let size = data.len();
+                let data = TensorData::new(data, [size]);
                 let mut tensor = Tensor::<1>::from_data(data, options.clone());
-                if trained(name) {
+                if trained(&name) {
                     tensor = tensor.require_grad();
                 }
-                (name.clone(), (array.shape.clone(), tensor))
+                (name, (shape, tensor))
             })
             .collect();
         Self { flat }

@@ -9,7 +9,7 @@ use crate::{
 };
 use burn::tensor::{Tensor, activation::softmax};
 use clipguard_ops::{self as ops, BatchNorm, ColumnStatistics};
-use std::cell::RefCell;
+use std::{cell::RefCell, collections::BTreeSet};
 
 /// Batch statistics seen in a training pass, by the name of their BatchNorm, with the number of
 /// rows they were taken over.
@@ -22,6 +22,28 @@ pub enum Pass<'a> {
     Evaluate,
     /// Statistics of the batch, which are handed out for the running averages.
     Train(&'a RefCell<BatchStatistics>),
+    /// As `Train`, but those of these names are frozen: as in `Evaluate`.
+    Frozen(&'a RefCell<BatchStatistics>, &'a BTreeSet<String>),
+}
+
+impl<'a> Pass<'a> {
+    /// The same, with statistics handed out to another place.
+    pub fn counted_in(self, place: &'a RefCell<BatchStatistics>) -> Self {
+        match self {
+            Self::Evaluate => self,
+            Self::Train(_) => Self::Train(place),
+            Self::Frozen(_, names) => Self::Frozen(place, names),
+        }
+    }
+
+    /// Where the BatchNorm `name` hands out the statistics of its batch, if it takes any.
+    fn seen(self, name: &str) -> Option<&'a RefCell<BatchStatistics>> {
+        match self {
+            Self::Evaluate => None,
+            Self::Train(seen) => Some(seen),
+            Self::Frozen(seen, names) => (!names.contains(name)).then_some(seen),
+        }
+    }
 }
 
 /// A convolution without bias and its BatchNorm.
@@ -63,9 +85,9 @@ impl ConvNorm {
     fn forward(&self, x: Tensor<4>, pass: Pass<'_>) -> Tensor<4> {
         let pad = (self.weight.dims()[2] - 1) / 2;
         let x = ops::conv2d(x, self.weight.clone(), self.stride, pad);
-        let (statistics, of_batch) = match pass {
-            Pass::Evaluate => (self.running.clone(), false),
-            Pass::Train(seen) => {
+        let (statistics, of_batch) = match pass.seen(&self.name) {
+            None => (self.running.clone(), false),
+            Some(seen) => {
                 let statistics = ops::column_statistics(&x);
                 let rows = x.dims()[..3].iter().product();
                 seen.borrow_mut().push((self.name.clone(), statistics.clone(), rows));

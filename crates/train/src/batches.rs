@@ -9,7 +9,7 @@ use clipguard_data::{
     text::{self, Rewording},
 };
 use clipguard_model::{Clip, Template, Tokenizer};
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 /// Largest stream (such as a gzipped shard) that is kept in memory to be shuffled, in bytes.
 const MAX_GATHERED: usize = 2 << 30;
@@ -33,6 +33,26 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// The same samples in parts of at most `rows`, in order.
+    pub(crate) fn parts(&self, rows: usize) -> Vec<Self> {
+        fn of<T: Clone>(all: &[T], range: &Range<usize>) -> Vec<T> {
+            // Labels are empty where the objective needs none.
+            all.get(range.clone()).map_or(Vec::new(), <[T]>::to_vec)
+        }
+        let n = self.pictures.len();
+        let ranges = (0..n).step_by(rows.max(1)).map(|start| start..n.min(start + rows.max(1)));
+        let part = |range: Range<usize>| Self {
+            pictures: of(&self.pictures, &range),
+            tokens: of(&self.tokens, &range),
+            labels: of(&self.labels, &range),
+            keys: of(&self.keys, &range),
+            // What is told of a batch is told once, of the whole.
+            special: Vec::new(),
+            skipped: Vec::new(),
+        };
+        ranges.map(part).collect()
+    }
+
     /// Pixels `[batch, 3, side, side]` in `[0, 1]` on the model's device.
     pub fn pixels(&self, clip: &Clip) -> Tensor<4> {
         let pictures: Vec<&[u8]> = self.pictures.iter().map(Vec::as_slice).collect();

@@ -1,8 +1,11 @@
 //! CLIP's contrastive objective.
 
-use crate::objective::{Objective, ObjectiveInfo, Step};
+use crate::{
+    contrast::{self, Contrast},
+    objective::{Objective, ObjectiveInfo, Step},
+};
 use burn::tensor::Tensor;
-use clipguard_model::{ModelError, loss::clip_loss, normalise};
+use clipguard_model::{Clip, ModelError, loss::clip_loss};
 
 /// Symmetric cross-entropy over the batch (Radford et al. 2021, figure 3).
 #[derive(Clone, Copy, Debug, Default)]
@@ -19,12 +22,23 @@ impl ClipObjective {
     };
 }
 
+impl Contrast for ClipObjective {
+    fn of_embeddings(
+        &self,
+        clip: &Clip,
+        image: Tensor<2>,
+        text: Tensor<2>,
+    ) -> Result<Tensor<1>, ModelError> {
+        Ok(clip_loss(image, text, clip.logit_scale().exp()))
+    }
+}
+
 impl Objective for ClipObjective {
     fn loss(&self, step: &Step<'_>) -> Result<Tensor<1>, ModelError> {
-        let clip = step.clip()?;
-        let pixels = step.batch.pixels(&clip);
-        let x = normalise(clip.encode_image_in(pixels, step.pass));
-        let y = normalise(clip.encode_text(&step.batch.tokens)?);
-        Ok(clip_loss(x, y, clip.logit_scale().exp()))
+        contrast::whole(self, step)
+    }
+
+    fn contrast(&self) -> Option<&dyn Contrast> {
+        Some(self)
     }
 }

@@ -9,7 +9,7 @@ use clipguard_data::Stream;
 use clipguard_model::{
     Checkpoint, Clip, ModelError, Precision, Prior, Weights, normalise,
     prior::{Draw, Layout, is_constant},
-    weights::{to_safetensors, write_atomically},
+    weights::write_safetensors,
 };
 use std::path::Path;
 
@@ -99,10 +99,15 @@ impl Objective for DiffusionPrior {
         Some(&self.digest)
     }
 
-    fn save(&self, model: &Checkpoint, folder: &Path) -> Result<(), ModelError> {
+    fn save(
+        &self,
+        model: &Checkpoint,
+        folder: &Path,
+        precision: Precision,
+    ) -> Result<(), ModelError> {
         let at = |source| ModelError::Io { path: folder.to_owned(), source };
         std::fs::create_dir_all(folder).map_err(at)?;
-        let bytes = to_safetensors(&model.weights, Precision::F32, Some(("format", "pt")))?;
-        write_atomically(&folder.join(PRIOR), &bytes)
+        let about = Some(("format", "pt"));
+        write_safetensors(&folder.join(PRIOR), &model.weights, precision, about)
     }
 }

@@ -29,6 +29,16 @@ pub enum TrainError {
         /// What is wrong.
         reason: String,
     },
+    /// The evaluation on the way.
+    #[error("evaluation after step {step}: {source}; the state of step {saved} is kept")]
+    Examination {
+        /// The step.
+        step: u64,
+        /// The last saved step.
+        saved: u64,
+        /// Why it stopped.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The system refused.
     #[error("{}: {source}", path.display())]
     Io {

@@ -17,18 +17,24 @@ mod adversarial;
 mod augment;
 mod batches;
 mod clip;
+pub mod contrast;
 mod diffusion_prior;
 mod error;
+mod examine;
 mod fare;
+mod gradients;
 mod names;
 mod noise;
 mod objective;
 mod optimiser;
 mod recipe;
 mod run;
+mod selection;
+mod siglip;
 mod start;
 mod state;
 mod tecoa;
+mod tensorboard;
 
 #[cfg(test)]
 #[path = "../../../tests/golden/reader.rs"]
@@ -37,14 +43,20 @@ mod reader;
 pub use augment::Jitter;
 pub use batches::{Batch, Batches, Needs};
 pub use clip::ClipObjective;
+pub use contrast::Contrast;
 pub use diffusion_prior::{DiffusionPrior, PRIOR};
 pub use error::TrainError;
+pub use examine::{Examine, Figure};
 pub use fare::Fare;
 pub use noise::Noise;
 pub use objective::{Beginning, Objective, ObjectiveInfo, Step, objective, objectives};
 pub use optimiser::{AdamW, decays, learning_rate};
-pub use recipe::{Adversarial, NoiseRecipe, PriorRecipe, Recipe};
+pub use recipe::{
+    Adversarial, EvaluationRecipe, NoiseRecipe, PriorRecipe, Recipe, SiglipRecipe,
+};
 pub use run::{Outcome, Run, Watch};
+pub use selection::Part;
+pub use siglip::Siglip;
 pub use start::Start;
 pub use state::State;
 pub use tecoa::Tecoa;

@@ -1,8 +1,8 @@
 //! What is minimised.
 
 use crate::{
-    Batch, ClipObjective, DiffusionPrior, Fare, Needs, Noise, Recipe, Start, Tecoa, TrainError,
-    decays,
+    Batch, ClipObjective, Contrast, DiffusionPrior, Fare, Needs, Noise, Recipe, Siglip, Start,
+    Tecoa, TrainError, decays,
 };
 use burn::tensor::{Device, Tensor};
 use clipguard_model::{
@@ -49,6 +49,17 @@ pub trait Objective: Send + Sync {
     /// The loss `[1]`, differentiable with respect to the trained parameters.
     fn loss(&self, step: &Step<'_>) -> Result<Tensor<1>, ModelError>;
 
+    /// The loss as one on the embeddings of pairs, where it is: then a batch can be computed in
+    /// parts (`micro_batch`) with the gradient of the whole.
+    fn contrast(&self) -> Option<&dyn Contrast> {
+        None
+    }
+
+    /// The architecture the run trains, from that of the CLIP model it starts from.
+    fn architecture(&self, clip: Architecture) -> Architecture {
+        clip
+    }
+
     /// The weights of the run before its first step, from those of the CLIP model it starts from:
     /// these, or those of another model that is trained for it.
     fn weights(&self, clip: Weights) -> Weights {
@@ -77,8 +88,13 @@ pub trait Objective: Send + Sync {
     }
 
     /// Writes the finished model, whose weights are the trained ones, to a folder.
-    fn save(&self, model: &Checkpoint, folder: &Path) -> Result<(), ModelError> {
-        model.save(folder, Precision::F32)
+    fn save(
+        &self,
+        model: &Checkpoint,
+        folder: &Path,
+        precision: Precision,
+    ) -> Result<(), ModelError> {
+        model.save(folder, precision)
     }
 }
 
@@ -118,7 +134,14 @@ pub struct ObjectiveInfo {
 
 /// All objectives.
 pub fn objectives() -> &'static [ObjectiveInfo] {
-    &[ClipObjective::INFO, DiffusionPrior::INFO, Tecoa::INFO, Fare::INFO, Noise::INFO]
+    &[
+        ClipObjective::INFO,
+        Siglip::INFO,
+        DiffusionPrior::INFO,
+        Tecoa::INFO,
+        Fare::INFO,
+        Noise::INFO,
+    ]
 }
 
 /// The objective `name`.

@@ -1,14 +1,8 @@
 //! AdamW, its no-decay rule, and the schedule.
 
+use crate::gradients::{Gradients, TASK};
 use clipguard_model::Weights;
 use rayon::prelude::*;
-use std::collections::BTreeMap;
-
-/// Gradients by parameter name.
-pub(crate) type Gradients = BTreeMap<String, Vec<f32>>;
-
-/// Elements updated by one task.
-const TASK: usize = 1 << 16;
 
 /// AdamW (Loshchilov and Hutter 2019) as PyTorch computes it: decay first, then the moments,
 /// then the step with bias-corrected moments.
@@ -38,18 +32,6 @@ pub fn learning_rate(peak: f64, step: u64, warmup: u64, total: u64) -> f64 {
     }
     let span = (total.saturating_sub(warmup)).max(1) as f64;
     0.5 * (1.0 + (std::f64::consts::PI * (step - warmup) as f64 / span).cos()) * peak
-}
-
-/// L2 norm over all gradients, summed in f64 in the order of the names.
-pub(crate) fn global_norm(gradients: &Gradients) -> f64 {
-    let square = |g: &Vec<f32>| -> f64 {
-        let parts: Vec<f64> = g
-            .par_chunks(TASK)
-            .map(|part| part.iter().map(|v| f64::from(*v) * f64::from(*v)).sum())
-            .collect();
-        parts.iter().sum()
-    };
-    gradients.values().map(square).sum::<f64>().sqrt()
 }
 
 impl AdamW {

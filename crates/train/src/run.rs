@@ -1,22 +1,18 @@
 //! The loop.
 
 use crate::{
-    AdamW, Batch, Batches, Beginning, Objective, Recipe, Start, State, Step, TrainError,
-    batches::Preparation,
-    learning_rate, objective,
-    optimiser::{Gradients, global_norm},
-    start::read_model,
+    Batch, Batches, Beginning, Examine, Figure, Objective, Recipe, Start, State, TrainError,
+    batches::Preparation, objective, selection::Selection, start::read_model, tensorboard,
 };
-use burn::tensor::Device;
 use clipguard_data::{DataError, Source};
 use clipguard_model::{
-    Architecture, BatchStatistics, Checkpoint, Parameters, Pass, Preprocess, Template,
-    checkpoint::hex, weights::write_atomically,
+    Architecture, Checkpoint, Preprocess, Template, Weights, checkpoint::hex,
+    weights::write_atomically,
 };
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::{
-    cell::RefCell,
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     sync::{
@@ -24,9 +20,6 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
 };
-
-/// The logit scale stays in `[0, ln 100]`.
-const MAX_LOGIT_SCALE: f32 = 4.605_170_2;
 
 /// What a run tells while it goes.
 pub trait Watch {
@@ -37,6 +30,8 @@ pub trait Watch {
     /// A sample whose caption holds the literal spelling of a special token, which is read as
     /// text. Told every time it is met.
     fn special(&mut self, _key: &str) {}
+    /// What was measured after a step.
+    fn evaluated(&mut self, _done: u64, _figures: &[Figure]) {}
 }
 
 /// How a run ended.
@@ -57,8 +52,11 @@ pub struct Run {
     preprocess: Preprocess,
     source: Arc<dyn Source>,
     objective: Box<dyn Objective>,
+    selection: Selection,
+    frozen_norms: BTreeSet<String>,
     state: State,
     threads: usize,
+    examiner: Option<Box<dyn Examine>>,
 }
 
 impl Run {
@@ -68,22 +66,37 @@ impl Run {
         source: Arc<dyn Source>,
         folder: &Path,
     ) -> Result<Self, TrainError> {
-        let at = |source| TrainError::Io { path: folder.to_owned(), source };
+        Self::prepare(recipe, source, folder)?.claim()
+    }
+
+    /// A run before its first step, for a folder in which nothing is written yet: whatever the
+    /// caller has to find out first can still be refused without a trace.
+    pub fn prepare(
+        recipe: Recipe,
+        source: Arc<dyn Source>,
+        folder: &Path,
+    ) -> Result<Self, TrainError> {
         if folder.join("plan.toml").exists() {
             return Err(TrainError::Folder {
                 path: folder.to_owned(),
                 reason: "holds a run already; use `--resume` or another folder".to_owned(),
             });
         }
-        let run = Self::begin(recipe, source, folder)?;
+        Self::begin(recipe, source, folder)
+    }
+
+    /// Makes the folder that of this run.
+    pub fn claim(self) -> Result<Self, TrainError> {
+        let folder = &self.folder;
+        let at = |source| TrainError::Io { path: folder.clone(), source };
         fs::create_dir_all(folder).map_err(at)?;
         let config = json!({
-            "model_cfg": run.architecture.source,
-            "preprocess_cfg": run.preprocess.to_json(),
+            "model_cfg": self.architecture.source,
+            "preprocess_cfg": self.preprocess.to_json(),
         });
         write_atomically(&folder.join("model.json"), format!("{config:#}\n").as_bytes())?;
-        write_atomically(&folder.join("plan.toml"), run.recipe.to_toml().as_bytes())?;
-        Ok(run)
+        write_atomically(&folder.join("plan.toml"), self.recipe.to_toml().as_bytes())?;
+        Ok(self)
     }
 
     /// Goes on with the run in `folder`; `open` opens its data source.
@@ -102,20 +115,24 @@ impl Run {
         }
         let objective = built(&recipe, &source, folder, &|| Start::of(&recipe))?;
         let digest = digest(&recipe, objective.as_ref());
-        let state = State::load(folder, &digest, |name| objective.trains(name))?;
+        let selection = Selection::of(&recipe);
+        let trains = |name: &str| selection.trains(objective.as_ref(), name);
+        let state = State::load(folder, &digest, trains)?;
         let (architecture, preprocess) = read_model(&folder.join("model.json"))?;
-        let folder = folder.to_owned();
-        let threads = 0;
+        let frozen_norms = selection.frozen_norms(&state.weights);
         Ok(Self {
-            folder,
+            folder: folder.to_owned(),
             recipe,
             digest,
             architecture,
             preprocess,
             source,
             objective,
+            selection,
+            frozen_norms,
             state,
-            threads,
+            threads: 0,
+            examiner: None,
         })
     }
 
@@ -133,16 +150,22 @@ impl Run {
         let objective = built(&recipe, &source, folder, &|| Ok(start.clone()))?;
         let Start { architecture, preprocess, weights, .. } = start;
         let weights = objective.weights(weights);
+        let selection = selected(&recipe, objective.as_ref(), &weights, folder)?;
+        let frozen_norms = selection.frozen_norms(&weights);
+        let trains = |name: &str| selection.trains(objective.as_ref(), name);
         Ok(Self {
             folder: folder.to_owned(),
             digest: digest(&recipe, objective.as_ref()),
-            state: State::new(weights, |name| objective.trains(name), recipe.ema > 0.0),
+            state: State::new(weights, trains, recipe.ema > 0.0),
             recipe,
-            architecture,
+            architecture: objective.architecture(architecture),
             preprocess,
             source,
             objective,
+            selection,
+            frozen_norms,
             threads: 0,
+            examiner: None,
         })
     }
 
@@ -150,6 +173,17 @@ impl Run {
     pub fn with_threads(mut self, threads: usize) -> Self {
         self.threads = threads;
         self
+    }
+
+    /// What measures the model on the way, where the recipe asks for it (`evaluate_every`).
+    pub fn with_examiner(mut self, examiner: Box<dyn Examine>) -> Self {
+        self.examiner = Some(examiner);
+        self
+    }
+
+    /// Whether the parameter `name` is trained.
+    fn trains(&self, name: &str) -> bool {
+        self.selection.trains(self.objective.as_ref(), name)
     }
 
     /// Steps done so far.
@@ -160,6 +194,11 @@ impl Run {
     /// Its recipe.
     pub fn recipe(&self) -> &Recipe {
         &self.recipe
+    }
+
+    /// How pictures are prepared for its model.
+    pub fn preprocess(&self) -> &Preprocess {
+        &self.preprocess
     }
 
     /// The model as it is now, with the averaged weights where the recipe averages them. Its
@@ -213,17 +252,23 @@ impl Run {
                 return Err(TrainError::Diverged { step: self.state.step, loss: done.loss, saved });
             }
             let step = self.state.step;
-            if step.is_multiple_of(self.recipe.log_every) || step == self.recipe.steps {
-                lines.push(done.line(step, self.state.skipped));
+            let figures = self.examined(saved)?;
+            if step.is_multiple_of(self.recipe.log_every)
+                || step == self.recipe.steps
+                || figures.is_some()
+            {
+                lines.push(done.line(step, self.state.skipped, figures.as_deref()).to_string());
             }
             watch.step(step, self.recipe.steps, done.loss);
+            figures.iter().for_each(|figures| watch.evaluated(step, figures));
             if step.is_multiple_of(self.recipe.save_every) && step < self.recipe.steps {
                 self.save(&metrics, &lines)?;
                 saved = step;
             }
         }
         self.save(&metrics, &lines)?;
-        self.objective.save(&self.checkpoint(), &self.folder.join("checkpoint"))?;
+        let folder = self.folder.join("checkpoint");
+        self.objective.save(&self.checkpoint(), &folder, self.recipe.precision)?;
         Ok(Outcome::Finished)
     }
 
@@ -243,89 +288,14 @@ impl Run {
         })
     }
 
-    fn one_step(&mut self, batch: &Batch) -> Result<Done, TrainError> {
-        let lr =
-            learning_rate(self.recipe.lr, self.state.step, self.recipe.warmup, self.recipe.steps);
-        let device = Device::flex().autodiff();
-        let parameters =
-            Parameters::with(&self.state.weights, &device, |name| self.objective.trains(name));
-        let seen = RefCell::new(BatchStatistics::new());
-        let loss = self.objective.loss(&Step {
-            parameters: &parameters,
-            weights: &self.state.weights,
-            architecture: &self.architecture,
-            preprocess: &self.preprocess,
-            pass: Pass::Train(&seen),
-            batch,
-            step: self.state.step,
-            seed: self.recipe.seed,
-        })?;
-        let value = loss.clone().into_scalar::<f32>();
-        let mut grads = loss.backward();
-        let gradients: Gradients = parameters
-            .leaves()
-            .filter_map(|(name, leaf)| {
-                let gradient = leaf.grad_remove(&mut grads)?;
-                Some((name.to_owned(), gradient.into_data().try_to_vec::<f32>().ok()?))
-            })
-            .collect();
-        drop(parameters);
-        let norm = global_norm(&gradients);
-        let limit = self.recipe.clip_norm;
-        let factor = if limit > 0.0 && norm > limit { limit / (norm + 1e-6) } else { 1.0 };
-        let optimiser = AdamW {
-            beta1: self.recipe.beta1,
-            beta2: self.recipe.beta2,
-            epsilon: self.recipe.epsilon,
-            weight_decay: self.recipe.weight_decay,
-        };
-        let state = &mut self.state;
-        state.step += 1;
-        let moments = (&mut state.first, &mut state.second);
-        let decays = |name: &str, shape: &[usize]| self.objective.decays(name, shape);
-        optimiser.update(&mut state.weights, moments, &gradients, lr, state.step, factor, &decays);
-        state.keep_average(self.recipe.ema);
-        self.keep_statistics(seen.into_inner());
-        let scale = self.clamp_scale();
-        Ok(Done { loss: value, lr, scale, norm })
-    }
-
-    /// BatchNorm's running averages: `r = 0.9 r + 0.1 s`, with the unbiased variance.
-    fn keep_statistics(&mut self, seen: BatchStatistics) {
-        for (name, statistics, rows) in seen {
-            let unbiased = rows as f32 / (rows.max(2) - 1) as f32;
-            let mut mix = |buffer: &str, values: Vec<f32>, factor: f32| {
-                if let Some(array) = self.state.weights.get_mut(&format!("{name}.{buffer}")) {
-                    for (r, s) in array.data.iter_mut().zip(values) {
-                        *r = 0.9 * *r + 0.1 * s * factor;
-                    }
-                }
-            };
-            let values =
-                |t: burn::tensor::Tensor<1>| t.into_data().try_to_vec::<f32>().unwrap_or_default();
-            mix("running_mean", values(statistics.mean), 1.0);
-            mix("running_var", values(statistics.variance), unbiased);
-            let count = format!("{name}.num_batches_tracked");
-            if let Some(array) = self.state.weights.get_mut(&count) {
-                array.data.iter_mut().for_each(|n| *n += 1.0);
-            }
-        }
-    }
-
-    /// The logit scale, kept in its range where it is trained; `None` when there is none.
-    fn clamp_scale(&mut self) -> Option<f32> {
-        let scale = self.state.weights.get_mut("logit_scale")?.data.first_mut()?;
-        if self.objective.trains("logit_scale") {
-            *scale = scale.clamp(0.0, MAX_LOGIT_SCALE);
-        }
-        Some(*scale)
-    }
-
     /// Metrics first, state second: whoever is killed in between resumes from the older state,
     /// and lines beyond it are cut and written again. The other way round they would be lost.
     fn save(&self, metrics: &Path, lines: &[String]) -> Result<(), TrainError> {
         let text: String = lines.iter().flat_map(|line| [line.as_str(), "\n"]).collect();
         write_atomically(metrics, text.as_bytes())?;
+        if self.recipe.tensorboard {
+            tensorboard::write(&self.folder, lines)?;
+        }
         self.state.save(&self.folder, &self.digest)
     }
 
@@ -343,27 +313,6 @@ impl Run {
                 self.state.step,
             ),
         })
-    }
-}
-
-struct Done {
-    loss: f32,
-    lr: f64,
-    /// Of a CLIP model.
-    scale: Option<f32>,
-    norm: f64,
-}
-
-impl Done {
-    /// A line of `metrics.jsonl`.
-    fn line(&self, step: u64, skipped: u64) -> String {
-        let mut line = json!({ "step": step, "loss": self.loss, "lr": self.lr });
-        if let Some(scale) = self.scale {
-            line["logit_scale"] = scale.into();
-        }
-        line["gradient_norm"] = self.norm.into();
-        line["skipped"] = skipped.into();
-        line.to_string()
     }
 }
 
@@ -385,8 +334,34 @@ fn built(
     recipe.check().map_err(refuse)?;
     let info = objective(&recipe.objective)
         .ok_or_else(|| refuse(format!("objective `{}` is unknown", recipe.objective)))?;
-    let path = &path;
-    (info.build)(&Beginning { recipe, path, classes: source.classes(), start })
+    let classes = source.classes();
+    let built = (info.build)(&Beginning { recipe, path: &path, classes, start })?;
+    if recipe.micro_batch > 0 && built.contrast().is_none() {
+        return Err(refuse(format!(
+            "micro_batch = {}: `{}` is no loss on the embeddings of pairs; make `batch` smaller",
+            recipe.micro_batch, recipe.objective
+        )));
+    }
+    Ok(built)
+}
+
+/// What the recipe freezes, if it can be.
+fn selected(
+    recipe: &Recipe,
+    objective: &dyn Objective,
+    weights: &Weights,
+    folder: &Path,
+) -> Result<Selection, TrainError> {
+    let selection = Selection::of(recipe);
+    let refuse = |reason| TrainError::Recipe { path: folder.join("plan.toml"), reason };
+    selection.check(objective, weights).map_err(refuse)?;
+    if recipe.evaluate_every > 0 && !weights.contains_key("logit_scale") {
+        return Err(refuse(format!(
+            "evaluate_every = {}: `{}` trains no CLIP model, there is nothing to evaluate",
+            recipe.evaluate_every, recipe.objective
+        )));
+    }
+    Ok(selection)
 }
 
 /// Lines of a metrics file up to and including `step`.
@@ -401,5 +376,6 @@ fn kept_lines(path: &Path, step: u64) -> Vec<String> {
         .collect()
 }
 
+mod step;
 #[cfg(test)]
 mod tests;

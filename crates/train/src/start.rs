@@ -3,6 +3,7 @@
 use crate::{Recipe, TrainError};
 use clipguard_model::{
     Architecture, Checkpoint, ModelError, Preprocess, Weights, parameters::initial_weights,
+    positions::Way,
 };
 use std::{fs, path::Path};
 
@@ -23,9 +24,17 @@ impl Start {
     /// What `recipe.model` names: a checkpoint, an architecture, or an open_clip configuration.
     ///
     /// # Errors
-    /// When nothing of that name can be read.
+    /// When nothing of that name can be read, or what is read cannot be brought to the recipe's
+    /// `image_size`.
     pub fn of(recipe: &Recipe) -> Result<Self, TrainError> {
-        let name = &recipe.model;
+        let (name, side) = (&recipe.model, recipe.image_size);
+        let own = |what: &str| match side {
+            0 => Ok(()),
+            side => Err(ModelError::Resize {
+                name: name.clone(),
+                reason: format!("image_size = {side}: {what} says its own; it is for fine-tuning"),
+            }),
+        };
         let drawn = |architecture: Architecture, preprocess| Self {
             weights: initial_weights(&architecture, recipe.seed),
             digest: String::new(),
@@ -34,17 +43,23 @@ impl Start {
         };
         let is_file = Path::new(name).is_file();
         if name.ends_with(".json") && (is_file || !name.contains('@')) {
+            own("a configuration")?;
             let (architecture, preprocess) = read_model(Path::new(name))?;
             return Ok(drawn(architecture, preprocess));
         }
         let known = clipguard_model::config::architecture_names();
         let base = name.strip_suffix("-quickgelu").unwrap_or(name);
         if known.iter().any(|n| n == base) {
+            own("an architecture")?;
             let architecture = Architecture::named(name)?;
             let preprocess = Preprocess::openai(architecture.vision.image_size());
             return Ok(drawn(architecture, preprocess));
         }
-        let Checkpoint { architecture, preprocess, weights, digest, .. } = Checkpoint::open(name)?;
+        let mut checkpoint = Checkpoint::open(name)?;
+        if side > 0 {
+            checkpoint = checkpoint.for_image_size(side, Way::OpenClip)?;
+        }
+        let Checkpoint { architecture, preprocess, weights, digest, .. } = checkpoint;
         Ok(Self { architecture, preprocess, weights, digest })
     }
 }

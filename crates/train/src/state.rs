@@ -3,7 +3,7 @@
 use crate::TrainError;
 use clipguard_model::{
     Array, ModelError, Precision, Weights,
-    weights::{parse_safetensors, to_safetensors, write_atomically},
+    weights::{parse_safetensors, write_safetensors},
 };
 use serde_json::json;
 use std::path::Path;
@@ -68,8 +68,8 @@ impl State {
         }
         let info =
             json!({ "step": self.step, "skipped": self.skipped, "recipe": recipe }).to_string();
-        let bytes = to_safetensors(&all, Precision::F32, Some(("clipguard", &info)))?;
-        Ok(write_atomically(&folder.join(FILE), &bytes)?)
+        let about = Some(("clipguard", info.as_str()));
+        Ok(write_safetensors(&folder.join(FILE), &all, Precision::F32, about)?)
     }
 
     /// Reads the state of a run folder in which the weights that are `trained` have moments.

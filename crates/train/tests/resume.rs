@@ -82,7 +82,7 @@ impl Room {
             Some(PriorRecipe { depth: 1, heads: 2, head_width: 8, ..PriorRecipe::default() });
         vec![
             self.recipe(VIT),
-            self.recipe(RESNET),
+            Recipe { tensorboard: true, ..self.recipe(RESNET) },
             with("diffusion-prior", Recipe { prior, ema: 0.9, ..self.recipe(VIT) }),
             with("tecoa", Recipe { adversarial, ..self.recipe(RESNET) }),
             with("fare", Recipe { adversarial, ..self.recipe(VIT) }),
@@ -166,7 +166,11 @@ fn whole(room: &Room, recipe: &Recipe) -> PathBuf {
         _ => &["checkpoint/open_clip_config.json", "checkpoint/open_clip_model.safetensors"],
     };
     let always = ["metrics.jsonl", "model.json", "plan.toml", "trainer.safetensors"];
-    for name in finished.iter().chain(&always).copied() {
+    let events: &[&str] = match recipe.tensorboard {
+        true => &["tensorboard/events.out.tfevents.0000000000.clipguard"],
+        false => &[],
+    };
+    for name in finished.iter().chain(&always).chain(events).copied() {
         assert!(names.iter().any(|n| n == name), "{name} is missing: {names:?}");
     }
     folder

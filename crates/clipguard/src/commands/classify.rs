@@ -12,7 +12,7 @@ use clipguard_evaluate::{
     classifier::template_set,
     report::{Cell, Table},
 };
-use clipguard_model::{Checkpoint, ClassList, Query, TemplateSet, Victim, prompts::class_names};
+use clipguard_model::{ClassList, Query, TemplateSet, Victim, prompts::class_names};
 use serde_json::json;
 use std::path::Path;
 
@@ -38,6 +38,9 @@ pub(crate) struct Args {
     /// `embedded`, an open_clip folder, or ARCH@FILE.
     #[arg(long, default_value = "embedded")]
     model: String,
+    /// Side of the pictures in pixels, where it is not the model's (vision transformers).
+    #[arg(long, value_name = "PIXELS")]
+    image_size: Option<usize>,
     /// Names with commas between, a file, or a built-in list; the embedded model has its own.
     #[arg(long, value_name = "a,b,c|FILE|LIST")]
     classes: Option<String>,
@@ -171,7 +174,7 @@ pub(crate) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
     let classes = args.classes()?;
     let open = |path: &String| clipguard_data::open(path, &clipguard_data::Options::default());
     let sources = args.paths.iter().map(open).collect::<Result<Vec<_>, _>>()?;
-    let checkpoint = Checkpoint::open(&args.model)?;
+    let checkpoint = crate::session::model(&args.model, args.image_size)?;
     checkpoint.warnings.iter().for_each(|warning| session.say(format!("warning: {warning}")));
     let templates = args.templates(&classes)?;
     let classifier = Classifier::new(&checkpoint, classes.names(), &templates, &session.device())?;

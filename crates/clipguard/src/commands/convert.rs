@@ -5,7 +5,7 @@ use crate::{
     output::{print, print_json},
     session::Session,
 };
-use clipguard_model::{Checkpoint, Precision};
+use clipguard_model::{Checkpoint, Precision, positions::Way};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -17,7 +17,8 @@ use std::path::PathBuf;
 #[command(after_help = "Examples:\n  \
     clipguard convert ViT-B-32-quickgelu@model.pt --out vit-b-32          for open_clip\n  \
     clipguard convert ViT-B-32.pt --to hugging-face --out vit-b-32-hf     for transformers\n  \
-    clipguard convert vit-b-32-hf --precision f16 --out small             half the size")]
+    clipguard convert vit-b-32-hf --precision f16 --out small             half the size\n  \
+    clipguard convert vit-b-32 --image-size 288 --out vit-b-32-288        for larger pictures")]
 pub(crate) struct Args {
     /// The model, spelled as everywhere.
     model: String,
@@ -27,6 +28,15 @@ pub(crate) struct Args {
     /// Precision of the weights.
     #[arg(long, value_enum, default_value = "f32")]
     precision: Bits,
+    /// Bring a vision transformer to pictures of this side: its position table is resized.
+    #[arg(long, value_name = "PIXELS")]
+    image_size: Option<usize>,
+    /// Bring the text tower to this number of tokens: its position table is resized.
+    #[arg(long, value_name = "TOKENS")]
+    context: Option<usize>,
+    /// How a table of picture positions is resized.
+    #[arg(long, value_enum, default_value = "open-clip", requires = "image_size")]
+    positions: Positions,
     /// Folder to write; must not hold a model yet.
     #[arg(short, long, value_name = "FOLDER")]
     out: PathBuf,
@@ -41,11 +51,21 @@ enum Layout {
     HuggingFace,
 }
 
+/// Ways to resize a table of picture positions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Positions {
+    /// Bicubic with the filter that pictures are resized with.
+    OpenClip,
+    /// Bicubic with four taps, as `interpolate_pos_encoding` of transformers.
+    HuggingFace,
+}
+
 /// Precisions of weights in files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Bits {
     F32,
     F16,
+    Bf16,
 }
 
 pub(crate) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
@@ -54,10 +74,22 @@ pub(crate) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
         let out = args.out.display();
         return Err(Failure::Usage(format!("{out} holds a model already (`{name}`); use another")));
     }
-    let checkpoint = Checkpoint::open(&args.model)?;
+    let mut checkpoint = Checkpoint::open(&args.model)?;
+    let from = checkpoint.digest.clone();
+    if let Some(side) = args.image_size {
+        let way = match args.positions {
+            Positions::OpenClip => Way::OpenClip,
+            Positions::HuggingFace => Way::HuggingFace,
+        };
+        checkpoint = checkpoint.for_image_size(side, way)?;
+    }
+    if let Some(tokens) = args.context {
+        checkpoint = checkpoint.for_context(tokens)?;
+    }
     let precision = match args.precision {
         Bits::F32 => Precision::F32,
         Bits::F16 => Precision::F16,
+        Bits::Bf16 => Precision::Bf16,
     };
     match args.to {
         Layout::OpenClip => checkpoint.save(&args.out, precision)?,
@@ -67,7 +99,7 @@ pub(crate) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
         return print_json(&json!({
             "model": args.out,
             "from": args.model,
-            "sha256": checkpoint.digest,
+            "sha256": from,
             "warnings": checkpoint.warnings,
         }));
     }

@@ -12,7 +12,7 @@ use crate::{
     tensor_file::{MAX_HEADER, Spool, assemble, folder_of},
 };
 use clipguard_data::{LoaderOptions, Skipped, Source};
-use clipguard_model::{Checkpoint, Clip};
+use clipguard_model::{Clip, Precision};
 use serde_json::json;
 use std::{
     io::BufRead,
@@ -44,6 +44,9 @@ pub(crate) struct Args {
     /// `embedded`, a folder of open_clip or Hugging Face, ARCH@FILE, or hf:ORG/NAME.
     #[arg(long, default_value = "embedded")]
     model: String,
+    /// Side of the pictures in pixels, where it is not the model's (vision transformers).
+    #[arg(long, value_name = "PIXELS")]
+    image_size: Option<usize>,
     /// Pictures: a file, a folder, WebDataset shards, `scenes:COUNT`, `embedded`, ...
     #[arg(long, value_name = "SRC")]
     images: String,
@@ -92,6 +95,15 @@ enum Bits {
     F32,
 }
 
+impl Bits {
+    fn precision(self) -> Precision {
+        match self {
+            Self::F16 => Precision::F16,
+            Self::F32 => Precision::F32,
+        }
+    }
+}
+
 fn shard(text: &str) -> Result<(u64, u64), String> {
     let parts = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
     match parts {
@@ -115,11 +127,10 @@ struct Rows {
 pub(crate) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
     let layout = layout(args)?;
     let texts = args.texts.as_deref().map(read_texts).transpose()?;
-    let checkpoint = Checkpoint::open(&args.model)?;
+    let checkpoint = crate::session::model(&args.model, args.image_size)?;
     checkpoint.warnings.iter().for_each(|warning| session.say(format!("warning: {warning}")));
-    let clip = checkpoint.build(&session.device())?;
-    let about = Model { clip, name: checkpoint.name, digest: checkpoint.digest };
-    drop(checkpoint.weights);
+    let (name, digest) = (checkpoint.name.clone(), checkpoint.digest.clone());
+    let about = Model { clip: checkpoint.into_clip(&session.device())?, name, digest };
     let source = clipguard_data::open(&args.images, &clipguard_data::Options::default())?;
     match layout {
         Layout::Safetensors => one_file(args, session, &about, &*source, texts),

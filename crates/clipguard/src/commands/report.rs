@@ -2,14 +2,17 @@
 
 use super::evaluate::write_report;
 use crate::{failure::Failure, session::Session};
-use clipguard_evaluate::{export_clip_benchmark, read_records, robustbench};
+use clipguard_evaluate::{
+    export_clip_benchmark, export_clip_benchmark_csv, read_records, robustbench,
+};
 use std::path::PathBuf;
 
 /// Write the report of a run folder again: one HTML file that needs nothing but itself.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  clipguard report runs/clipure\n  \
     clipguard report runs/clipure --export results/\n\n\
-    `--export` writes `clip_benchmark/*.json` (clean results, for CLIP_benchmark's tools) and\n\
+    `--export` writes `clip_benchmark/*.json` and `clip_benchmark.csv` (clean results, for\n\
+    CLIP_benchmark's tools) and\n\
     `model_info/DATASET/NORM/*.json` (worst cases, RobustBench's model cards).")]
 pub(crate) struct Args {
     /// Folders of runs (`train`, `evaluate`, `demo`).
@@ -37,6 +40,9 @@ pub(crate) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
     }
     if let Some(out) = &args.export {
         pages.extend(export_clip_benchmark(&out.join("clip_benchmark"), &records)?);
+        let table = out.join("clip_benchmark.csv");
+        export_clip_benchmark_csv(&table, &records)?;
+        pages.push(table);
         pages.extend(robustbench::export(out, &records)?);
     }
     if session.json {

@@ -2,11 +2,13 @@
 
 use crate::{failure::Failure, output::special_note, session::Session};
 use clipguard_data::shown;
-use clipguard_evaluate::Report;
-use clipguard_train::{Outcome, Recipe, Run, TrainError, Watch};
+use clipguard_evaluate::{Midway, Report, midway::Settings};
+use clipguard_model::Checkpoint;
+use clipguard_train::{EvaluationRecipe, Examine, Figure, Outcome, Recipe, Run, TrainError, Watch};
 use indicatif::ProgressBar;
 use std::{
     collections::BTreeSet,
+    error::Error,
     path::{Path, PathBuf},
 };
 
@@ -21,6 +23,8 @@ use std::{
     clipguard train --objective fare --model embedded --data photos/ --lr 1e-5 --out runs/robust\n  \
     clipguard train --model embedded --data pairs.tar --augment simclr --captions eda --out runs/views\n  \
     clipguard train --objective diffusion-prior --model embedded --data pairs.tar --out runs/prior\n  \
+    clipguard train --objective siglip --model ViT-B-32 --data pairs.tar --batch 4096 --micro-batch 64 --out runs/large\n  \
+    clipguard train --model embedded --data pairs.tar --freeze \"visual.*\" --out runs/locked\n  \
     clipguard train --resume runs/mine")]
 pub(crate) struct Args {
     /// Recipe (TOML); options given beside it win.
@@ -29,7 +33,8 @@ pub(crate) struct Args {
     #[arg(long, required_unless_present = "resume")]
     out: Option<PathBuf>,
     /// Go on with the run in this folder; it ends in the same bytes as if never stopped.
-    #[arg(long, conflicts_with_all = ["recipe", "out", "objective", "model", "data", "steps", "batch", "lr", "augment", "captions"])]
+    #[arg(long, conflicts_with_all = ["recipe", "out", "objective", "model", "data", "steps", "batch", "lr",
+        "augment", "captions", "micro_batch", "freeze", "tensorboard"])]
     resume: Option<PathBuf>,
     /// What is minimised (`clipguard methods`).
     #[arg(long)]
@@ -57,6 +62,15 @@ pub(crate) struct Args {
     /// Random rewordings of the captions: `eda` (`clipguard methods`).
     #[arg(long)]
     captions: Option<String>,
+    /// Pairs in the towers at a time; the gradient is that of the whole batch.
+    #[arg(long, value_name = "PAIRS")]
+    micro_batch: Option<usize>,
+    /// Parameters that are not trained, such as `visual.*`; may be given several times.
+    #[arg(long, value_name = "PATTERN")]
+    freeze: Vec<String>,
+    /// Write the metrics for TensorBoard too (`tensorboard --logdir RUN`).
+    #[arg(long)]
+    tensorboard: bool,
 }
 
 impl Args {
@@ -78,6 +92,9 @@ impl Args {
         recipe.steps = self.steps.unwrap_or(recipe.steps);
         recipe.batch = self.batch.unwrap_or(recipe.batch);
         recipe.lr = self.lr.unwrap_or(recipe.lr);
+        recipe.micro_batch = self.micro_batch.unwrap_or(recipe.micro_batch);
+        recipe.freeze.extend(self.freeze.iter().cloned());
+        recipe.tensorboard |= self.tensorboard;
         recipe.warmup = recipe.warmup.min(recipe.steps);
         recipe.check().map_err(Failure::Usage)?;
         Ok(recipe)
@@ -104,6 +121,13 @@ impl Watch for Progress<'_> {
         self.bar.set_message(format!("loss {smooth:.3}"));
     }
 
+    fn evaluated(&mut self, done: u64, figures: &[Figure]) {
+        let figure = |(name, value): &Figure| value.map(|value| format!("{name} {value:.4}"));
+        let text = figures.iter().filter_map(figure).collect::<Vec<_>>().join(", ");
+        let session = self.session;
+        self.bar.suspend(|| session.say(format!("step {done}: {text}")));
+    }
+
     fn skipped(&mut self, key: &str, reason: &str) {
         let session = self.session;
         self.bar.suspend(|| session.say(format!("skipped {key}: {reason}")));
@@ -121,16 +145,36 @@ impl Watch for Progress<'_> {
     }
 }
 
+/// The evaluation of a run on the way.
+struct Exam(Midway);
+
+impl Examine for Exam {
+    fn examine(&mut self, model: &Checkpoint) -> Result<Vec<Figure>, Box<dyn Error + Send + Sync>> {
+        Ok(self.0.measure(model)?)
+    }
+}
+
+/// The run with what its recipe measures on the way, read and checked before it starts.
+fn examined(run: Run, session: &Session) -> Result<Run, Failure> {
+    let Recipe { evaluate_every: 1.., evaluation: Some(recipe), .. } = run.recipe() else {
+        return Ok(run);
+    };
+    let EvaluationRecipe { data, retrieval, samples, classes, templates } = recipe.clone();
+    let settings = Settings { data, retrieval, samples, classes, templates };
+    let midway = Midway::new(&settings, run.preprocess(), &session.device(), session.threads)?;
+    Ok(run.with_examiner(Box::new(Exam(midway))))
+}
+
 pub(crate) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
     let open = |spelling: &str| -> Result<_, TrainError> {
         Ok(clipguard_data::open(spelling, &clipguard_data::Options::default())?)
     };
     let (run, folder) = match (&args.resume, &args.out) {
-        (Some(folder), _) => (Run::resume(folder, open)?, folder),
+        (Some(folder), _) => (examined(Run::resume(folder, open)?, session)?, folder),
         (None, Some(folder)) => {
             let recipe = args.recipe(session)?;
             let source = open(&recipe.data)?;
-            (Run::start(recipe, source, folder)?, folder)
+            (examined(Run::prepare(recipe, source, folder)?, session)?.claim()?, folder)
         }
         (None, None) => return Err(Failure::Usage("`--out RUN` is missing".to_owned())),
     };

@@ -6,6 +6,7 @@ mod files;
 mod hostile;
 mod interrupted;
 mod refused;
+mod training;
 
 use serde_json::{Value, json};
 use std::{

@@ -1,6 +1,7 @@
 //! The optimiser and the schedule against the reference.
 
 use super::*;
+use crate::gradients::global_norm;
 use crate::reader::Golden;
 use clipguard_model::Array;
 

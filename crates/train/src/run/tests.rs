@@ -1,6 +1,7 @@
 //! Steps of a whole model against the reference, and what a step may not do.
 
 use super::*;
+use crate::gradients::global_norm;
 use crate::reader::{Golden, distance};
 use clipguard_model::Weights;
 

@@ -1,10 +1,10 @@
 //! NumPy's file format, version 1.0: one array of rows.
 
+use super::Bits;
 use crate::{
     failure::Failure,
     tensor_file::{Spool, folder_of},
 };
-use clipguard_model::{Precision, weights::encode};
 use std::{
     io::{self, BufWriter, Read, Write},
     path::Path,
@@ -14,10 +14,10 @@ use std::{
 const AT_ONCE: usize = 1 << 14;
 
 /// The header of an array `[rows, columns]`; the numbers behind it begin at a multiple of 64.
-fn header(rows: u64, columns: usize, precision: Precision) -> Vec<u8> {
-    let kind = match precision {
-        Precision::F16 => "<f2",
-        Precision::F32 => "<f4",
+fn header(rows: u64, columns: usize, bits: Bits) -> Vec<u8> {
+    let kind = match bits {
+        Bits::F16 => "<f2",
+        Bits::F32 => "<f4",
     };
     let mut text =
         format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': ({rows}, {columns}), }}");
@@ -36,9 +36,9 @@ pub(super) fn write(
     out: &Path,
     spool: Spool,
     columns: usize,
-    precision: Precision,
+    bits: Bits,
 ) -> Result<(), Failure> {
-    let rows = spool.rows();
+    let (rows, precision) = (spool.rows(), bits.precision());
     let write = || -> io::Result<()> {
         let mut builder = tempfile::Builder::new();
         builder.prefix(".part-");
@@ -46,7 +46,7 @@ pub(super) fn write(
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
         let mut file = BufWriter::new(builder.tempfile_in(folder_of(out))?);
-        file.write_all(&header(rows, columns, precision))?;
+        file.write_all(&header(rows, columns, bits))?;
         let mut numbers = spool.rewind()?;
         let (mut left, mut bytes) = (rows as usize * columns, vec![0; 4 * AT_ONCE]);
         while left > 0 {
@@ -54,7 +54,7 @@ pub(super) fn write(
             numbers.read_exact(&mut bytes[..4 * count])?;
             let (values, _) = bytes[..4 * count].as_chunks();
             let values: Vec<f32> = values.iter().map(|b| f32::from_le_bytes(*b)).collect();
-            file.write_all(&encode(&values, precision))?;
+            file.write_all(&precision.encode(&values))?;
             left -= count;
         }
         let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn headers_are_those_of_numpy() {
-        let bytes = header(1000, 512, Precision::F16);
+        let bytes = header(1000, 512, Bits::F16);
         assert_eq!(bytes.len() % 64, 0);
         assert_eq!(&bytes[..10], b"\x93NUMPY\x01\x00\x76\x00");
         let text = std::str::from_utf8(&bytes[10..]).unwrap();

@@ -12,7 +12,6 @@ use clipguard_data::{
     LoaderOptions, Source,
     write::{Column, write_columns, write_whole},
 };
-use clipguard_model::Precision;
 use serde_json::{Value, json};
 use std::{
     collections::HashSet,
@@ -55,7 +54,6 @@ struct Part<'a> {
 struct Work<'a> {
     args: &'a Args,
     model: &'a Model,
-    precision: Precision,
     /// Whether captions are embedded.
     pairs: bool,
 }
@@ -100,9 +98,9 @@ impl<'a> Work<'a> {
 
     fn finish(&self, part: Part<'_>) -> Result<(), Failure> {
         let (files, columns) = (Files::of(&self.args.out, part.number), self.columns());
-        npy::write(&files.image, part.image, columns, self.precision)?;
+        npy::write(&files.image, part.image, columns, self.args.precision)?;
         if let Some(texts) = part.texts {
-            npy::write(&files.text, texts.finish()?, columns, self.precision)?;
+            npy::write(&files.text, texts.finish()?, columns, self.args.precision)?;
         }
         let mut table = vec![("image_path", Column::Text(part.keys))];
         if self.pairs {
@@ -121,11 +119,7 @@ pub(super) fn run(
 ) -> Result<(), Failure> {
     let first = source.open(0)?.find_map(Result::ok);
     let pairs = !args.no_captions && first.is_some_and(|sample| sample.caption.is_some());
-    let precision = match args.precision {
-        Bits::F16 => Precision::F16,
-        Bits::F32 => Precision::F32,
-    };
-    let work = Work { args, model, precision, pairs };
+    let work = Work { args, model, pairs };
     prepare_folder(&work)?;
     let (shard, shards) = args.shard.unwrap_or((0, 1));
     let size = args.part_size;
@@ -216,7 +210,7 @@ fn prepare_folder(work: &Work<'_>) -> Result<(), Failure> {
         "part_size": work.args.part_size,
         "batch": work.args.batch,
         "captions": work.pairs,
-        "precision": match work.precision { Precision::F16 => "f16", Precision::F32 => "f32" },
+        "precision": match work.args.precision { Bits::F16 => "f16", Bits::F32 => "f32" },
     });
     let path = out.join(SETTINGS);
     let Ok(bytes) = std::fs::read(&path) else {
