@@ -253,14 +253,15 @@ fn each_operation_is_as_likely() {
     near("replace or insert", 2000);
 }
 
-/// Measured with the released routine: about 13 % of captions of six words, 51 % of one.
+/// Of six words a quarter of 0.9^6, where a deletion takes none; of one word the half that swap and
+/// delete. The released routine was measured at about 13 % and 51 %.
 #[test]
-fn as_many_captions_stay_as_they_are_as_in_the_reference() {
+fn as_many_captions_stay_as_they_are_as_must() {
     let eda = text::parse("eda").unwrap();
-    for (caption, want) in [("a dog runs on the beach", 0.13), ("dog", 0.51)] {
+    for (caption, want) in [("a dog runs on the beach", 0.133), ("dog", 0.5)] {
         let stays = |&i: &u64| eda.reword(caption, &mut text::stream(2, "k", i, 0)) == caption;
-        let share = (0..6000).filter(stays).count() as f64 / 6000.0;
-        assert!((share - want).abs() < 0.025, "{caption}: {share}");
+        let share = (0..40_000).filter(stays).count() as f64 / 40_000.0;
+        assert!((share - want).abs() < 0.01, "{caption}: {share}");
     }
 }
 
