@@ -189,8 +189,9 @@ mod tests {
             let (chosen, _, certificate) = voters(&pixels, &key, 500).certified(&of).unwrap();
             assert_eq!(chosen, 1);
             let radius = certificate.radius.unwrap();
-            // The exact radius is the distance, whatever sigma is; 2000 votes come near it.
-            assert!((0.8 * distance..1.1 * distance).contains(&radius), "{radius}");
+            // The exact radius is the distance, whatever sigma is; 2000 votes come near it. Below
+            // these limits lie shares more than five, above four deviations from the true one.
+            assert!((0.7 * distance..1.1 * distance).contains(&radius), "{radius}");
             beyond += usize::from(radius > distance);
         }
         // 0.6 of 60 are expected at most; 5 or more have a probability below 0.001.

@@ -268,7 +268,8 @@ mod tests {
         // The same noise without a shift: nothing to see in pixels.
         assert_eq!(value(pixels.gap), 0.0);
         assert_eq!(value(pixels.auroc), 0.5);
-        assert!(value(image.gap) > 1.0 && value(image.auroc) > 0.9);
+        // Squared lengths of 8 against 16 with deviations of 4 and 7: an area of about 0.84.
+        assert!(value(image.gap) > 1.0 && (0.75..0.93).contains(&value(image.auroc)));
         // Eight dimensions shifted by one deviation: 8 / 2 nats, and the bias of the control.
         let control = value(image.control);
         assert!((value(image.risk_before) - control - 4.0).abs() < 0.8, "{image:?}");

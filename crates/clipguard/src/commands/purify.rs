@@ -62,7 +62,8 @@ pub(crate) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
     for text in &args.purify {
         let purifier = of_embeddings(text, &material)?;
         let after = stored.rows.purified(&*purifier, &device);
-        outcomes.push(stored.outcome(&purifier.spelling().to_string(), &after));
+        // As it was asked for: the settings that were left out would hide those that differ.
+        outcomes.push(stored.outcome(text, &after));
         if let Some(out) = &args.out {
             let mut spool = Spool::beside(out, after.width)?;
             spool.push(&after.values)?;

@@ -172,7 +172,7 @@ fn templates_without_a_place_for_the_name_and_files_without_a_template_are_refus
     std::fs::write(&file, "# none of them is left\n\n").unwrap();
     classify().ended(3, &["templates.txt", "no template"]);
     std::fs::write(&file, "a photo of a {name}.\n").unwrap();
-    classify().ended(3, &["templates.txt", "`name`"]);
+    classify().ended(3, &["templates.txt", "unknown placeholder `{name}`"]);
 }
 
 /// A golden model whose file holds the picture tower alone.
