@@ -46,7 +46,7 @@ fn a_run_is_evaluated_on_the_way_and_its_curves_are_in_the_report() {
     // The evaluation is read before the folder is claimed.
     let (broken, out) = (settings.replace("scenes:40", "nowhere:40"), folder.path().join("none"));
     fs::write(&recipe, broken).unwrap();
-    clipguard(&["train", text(&recipe), "--out", text(&out)]).ended(3, &["nowhere"]);
+    clipguard(&["train", text(&recipe), "--out", text(&out)]).ended(2, &["nowhere"]);
     assert!(!out.exists());
     fs::write(&recipe, settings).unwrap();
     clipguard(&["train", text(&recipe), "--freeze", "visuel.*", "--out", text(&out)])
