@@ -2,8 +2,7 @@
 
 use crate::commands::{
     attack, classify, completions, convert, demo, embed, evaluate, export, inspect, merge, methods,
-    purify,
-    report, train,
+    purify, report, train,
 };
 use clap::{Parser, Subcommand};
 

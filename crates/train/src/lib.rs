@@ -51,9 +51,7 @@ pub use fare::Fare;
 pub use noise::Noise;
 pub use objective::{Beginning, Objective, ObjectiveInfo, Step, objective, objectives};
 pub use optimiser::{AdamW, decays, learning_rate};
-pub use recipe::{
-    Adversarial, EvaluationRecipe, NoiseRecipe, PriorRecipe, Recipe, SiglipRecipe,
-};
+pub use recipe::{Adversarial, EvaluationRecipe, NoiseRecipe, PriorRecipe, Recipe, SiglipRecipe};
 pub use run::{Outcome, Run, Watch};
 pub use selection::Part;
 pub use siglip::Siglip;

@@ -134,14 +134,7 @@ pub struct ObjectiveInfo {
 
 /// All objectives.
 pub fn objectives() -> &'static [ObjectiveInfo] {
-    &[
-        ClipObjective::INFO,
-        Siglip::INFO,
-        DiffusionPrior::INFO,
-        Tecoa::INFO,
-        Fare::INFO,
-        Noise::INFO,
-    ]
+    &[ClipObjective::INFO, Siglip::INFO, DiffusionPrior::INFO, Tecoa::INFO, Fare::INFO, Noise::INFO]
 }
 
 /// The objective `name`.

@@ -32,12 +32,7 @@ fn header(rows: u64, columns: usize, bits: Bits) -> Vec<u8> {
 }
 
 /// Writes the rows of a spool as one array, which appears complete or not at all.
-pub(super) fn write(
-    out: &Path,
-    spool: Spool,
-    columns: usize,
-    bits: Bits,
-) -> Result<(), Failure> {
+pub(super) fn write(out: &Path, spool: Spool, columns: usize, bits: Bits) -> Result<(), Failure> {
     let (rows, precision) = (spool.rows(), bits.precision());
     let write = || -> io::Result<()> {
         let mut builder = tempfile::Builder::new();
