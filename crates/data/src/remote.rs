@@ -131,20 +131,27 @@ fn refused(url: &str, error: io::Error) -> DataError {
     DataError::refused(Path::new(url), error.to_string())
 }
 
-/// The store of an URL, and the key of the file in it.
-fn store(url: &str) -> Result<(Arc<dyn ObjectStore>, Key), DataError> {
-    static STORES: OnceLock<Stores> = OnceLock::new();
-    let wrong = |reason: String| DataError::Spelling { spelling: url.into(), reason };
+/// Scheme, host and path of an URL that may be read.
+pub(crate) fn parts(url: &str) -> Result<(&str, &str, &str), DataError> {
+    let wrong = |reason: String| Err(DataError::Spelling { spelling: url.into(), reason });
     let (scheme, rest) = url.split_once("://").unwrap_or_default();
     let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
     if host.is_empty() || path.is_empty() {
-        return Err(wrong(format!("expected {scheme}://HOST/PATH")));
+        return wrong(format!("expected {scheme}://HOST/PATH"));
     }
     if host.contains('@') || path.contains(['?', '#']) {
         let reason =
             "an URL with a password or a query is not read: it would stand in every record";
-        return Err(wrong(reason.to_owned()));
+        return wrong(reason.to_owned());
     }
+    Ok((scheme, host, path))
+}
+
+/// The store of an URL, and the key of the file in it.
+fn store(url: &str) -> Result<(Arc<dyn ObjectStore>, Key), DataError> {
+    static STORES: OnceLock<Stores> = OnceLock::new();
+    let wrong = |reason: String| DataError::Spelling { spelling: url.into(), reason };
+    let (scheme, host, path) = parts(url)?;
     let key = match scheme {
         "s3" => Key::parse(path),
         _ => Key::from_url_path(path),

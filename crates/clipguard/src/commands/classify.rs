@@ -35,7 +35,7 @@ const ROWS: usize = 500;
     Classes: names separated by commas, a file with one name a line, or a built-in list \
     (imagenet1k, cifar10, scenes, ...).")]
 pub(crate) struct Args {
-    /// `embedded`, an open_clip folder, or ARCH@FILE.
+    /// `embedded`, a folder of open_clip or Hugging Face, ARCH@FILE, or hf:ORG/NAME.
     #[arg(long, default_value = "embedded")]
     model: String,
     /// Side of the pictures in pixels, where it is not the model's (vision transformers).

@@ -89,7 +89,10 @@ pub(crate) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
         return Err(Failure::Interrupted(text));
     }
     if done.samples == 0 {
-        let reason = done.skipped.first.first().map_or("there are no samples", |(_, r)| r.as_str());
+        let reason = match done.skipped.first.first() {
+            Some((_, reason)) => format!("all samples were skipped; {reason}"),
+            None => "there are no samples".to_owned(),
+        };
         return Err(Failure::Refused(format!("{}: {reason}", args.data)));
     }
     let data = spelling(args.format, &args.out, done.shards);

@@ -162,6 +162,7 @@ fn open_remote(spelling: &str, options: &Options) -> Result<Arc<dyn Source>, Dat
         return Ok(Arc::new(Table::open(spelling)?));
     }
     let (pattern, wanted) = Wanted::split(spelling)?;
+    remote::parts(pattern)?;
     let mut urls = braces::expand(pattern).map_err(wrong)?;
     if let [folder] = &urls[..]
         && folder.ends_with('/')
