@@ -155,7 +155,8 @@ impl From<EvaluateError> for Failure {
             | EvaluateError::Coupled(_)
             | EvaluateError::Folder { .. }
             | EvaluateError::NoLabels(_)
-            | EvaluateError::TooFewClasses { .. } => Self::Refused(text),
+            | EvaluateError::TooFewClasses { .. }
+            | EvaluateError::OtherSize { .. } => Self::Refused(text),
         }
     }
 }
