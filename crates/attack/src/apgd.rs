@@ -129,7 +129,7 @@ impl Apgd {
         let stages = self.stages();
         let points: usize = stages.iter().map(|stage| stage.steps + 1).sum();
         let descent = Descent {
-            terms: Terms { norm, eps, keep, everyone, target },
+            terms: Terms { everyone, ..Terms::ball(norm, eps, keep, target) },
             steps: points - 1,
             restarts: self.restarts,
             scouting: points - 1 - stages.last().map_or(0, |stage| stage.steps),
@@ -139,8 +139,9 @@ impl Apgd {
             early_exit: self.early_exit,
             flag_zero_starts: loss == Loss::Dlr,
             objective: &move |logits, aim| loss.rows(scale.apply(logits), aim),
+            through: None,
             opening,
-            rule,
+            rule: &|_, _| rule(),
         };
         let mut attacked = descent.run(victim, batch, seed);
         let mut note = |holds: bool, flag| {

@@ -176,7 +176,7 @@ impl AutoAttack {
 impl Attack for AutoAttack {
     fn run(&self, victim: &dyn Victim, batch: &Batch<'_>, seed: u64) -> Attacked {
         let Self { norm, eps, .. } = *self;
-        let terms = Terms { norm, eps, keep: Keep::Found, everyone: false, target: None };
+        let terms = Terms::ball(norm, eps, Keep::Found, None);
         let mut trial = Trial::begin(terms, victim, batch, seed);
         let count = batch.keys.len();
         let mut flags = match self.version {

@@ -2,7 +2,7 @@
 
 use clipguard_data::spelling::{Method, Parameters, Spelling, SpellingError, find};
 
-use crate::{Apgd, Attack, AutoAttack, Fab, Fgsm, Pgd, Square};
+use crate::{Apgd, Attack, AutoAttack, Cw, DeepFool, Fab, Fgsm, HopSkipJump, Patch, Pgd, Square};
 
 /// Makes an attack from its spelling.
 pub type Build = fn(&Spelling) -> Result<Box<dyn Attack>, SpellingError>;
@@ -24,6 +24,20 @@ pub const CATALOGUE: &[Method<Build>] = &[
         build: |spelling| Ok(Box::new(AutoAttack::from_spelling(spelling)?)),
     },
     Method {
+        name: "cw",
+        about: "smallest l2 perturbations by Adam, size against a wrong answer",
+        source: "Carlini & Wagner, S&P 2017",
+        parameters: Cw::list,
+        build: |spelling| Ok(Box::new(Cw::from_spelling(spelling)?)),
+    },
+    Method {
+        name: "deepfool",
+        about: "small perturbations by steps to the nearest linearised boundary",
+        source: "Moosavi-Dezfooli, Fawzi & Frossard, CVPR 2016",
+        parameters: DeepFool::list,
+        build: |spelling| Ok(Box::new(DeepFool::from_spelling(spelling)?)),
+    },
+    Method {
         name: "fab",
         about: "smallest perturbations by steps to the linearised decision boundary",
         source: "Croce & Hein, ICML 2020 (Minimally distorted adversarial examples)",
@@ -36,6 +50,20 @@ pub const CATALOGUE: &[Method<Build>] = &[
         source: "Goodfellow, Shlens & Szegedy, ICLR 2015",
         parameters: Fgsm::list,
         build: |spelling| Ok(Box::new(Fgsm::from_spelling(spelling)?)),
+    },
+    Method {
+        name: "hopskipjump",
+        about: "small perturbations from decisions alone, along the boundary",
+        source: "Chen, Jordan & Wainwright, S&P 2020",
+        parameters: HopSkipJump::list,
+        build: |spelling| Ok(Box::new(HopSkipJump::from_spelling(spelling)?)),
+    },
+    Method {
+        name: "patch",
+        about: "one square of the picture replaced by anything, its share is the budget",
+        source: "Brown et al., 2017 (Adversarial patch)",
+        parameters: Patch::list,
+        build: |spelling| Ok(Box::new(Patch::from_spelling(spelling)?)),
     },
     Method {
         name: "pgd",

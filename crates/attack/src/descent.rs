@@ -34,7 +34,8 @@ pub trait Rule {
     /// The next points, inside budget and box.
     fn step(&mut self, view: &View<'_>) -> Tensor<4>;
 
-    /// Forgets all samples but those in `rows` (positions in the last view, rising).
+    /// Forgets all samples but those in `rows` (positions in the last view, or before the first one
+    /// among the samples it was made for; rising).
     fn retain(&mut self, rows: &[usize]);
 }
 
@@ -43,6 +44,13 @@ pub type Objective<'a> = dyn Fn(Tensor<2>, &Aim<'_>) -> Tensor<1> + 'a;
 
 /// Start points from clean pictures, their keys, and the number of the restart.
 pub type Opening<'a> = dyn Fn(&Tensor<4>, &[String], usize) -> Tensor<4> + 'a;
+
+/// What the gradient is taken through in place of the point itself: pictures, their keys, and the
+/// number of the draw. Differentiable.
+pub type Through<'a> = dyn Fn(Tensor<4>, &[String], u64) -> Tensor<4> + 'a;
+
+/// A step rule from the keys of its samples and the number of the restart.
+pub type MakeRule<'a> = dyn Fn(&[String], usize) -> Box<dyn Rule> + 'a;
 
 /// What counts at a point where a random victim was asked several times.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,10 +86,13 @@ pub struct Descent<'a> {
     pub flag_zero_starts: bool,
     /// What is raised.
     pub objective: &'a Objective<'a>,
+    /// A random change of the picture before each gradient, if any; what is booked and judged is the
+    /// point itself, at the cost of a forward pass more.
+    pub through: Option<&'a Through<'a>>,
     /// Where it begins.
     pub opening: &'a Opening<'a>,
-    /// A fresh step rule for each restart.
-    pub rule: &'a dyn Fn() -> Box<dyn Rule>,
+    /// A fresh step rule for each restart, from the keys of its samples and its number.
+    pub rule: &'a MakeRule<'a>,
 }
 
 impl Descent<'_> {
@@ -108,7 +119,7 @@ impl Descent<'_> {
     /// One restart over the samples that are still open.
     fn descend(&self, trial: &mut Trial<'_>, mut group: Group, restart: usize) {
         let mut point = (self.opening)(&group.clean, &group.keys, restart);
-        let mut rule = (self.rule)();
+        let mut rule = (self.rule)(&group.keys, restart);
         for step in 0..=self.steps {
             let is_last = step == self.steps;
             let zeros = trial.ledger.zero_gradients;
@@ -131,9 +142,7 @@ impl Descent<'_> {
                     group.retain(&rows);
                     [point, gradient] = [point, gradient].map(|tensor| select(&tensor, &rows));
                     loss = rows.iter().map(|&i| loss[i]).collect();
-                    if step > 0 {
-                        rule.retain(&rows);
-                    }
+                    rule.retain(&rows);
                 }
             }
             let view =
@@ -156,19 +165,25 @@ impl Descent<'_> {
         for repeat in 0..self.draws {
             // Draw 0 of a random victim is left for judging.
             let draw = (1 + count * self.draws + repeat) as u64;
-            let pixels = match is_last {
-                true => point.clone(),
-                false => point.clone().autodiff().require_grad(),
+            let tracked = || point.clone().autodiff().require_grad();
+            let pixels = match self.through {
+                None if !is_last => tracked(),
+                _ => point.clone(),
             };
-            let Answer { logits, bonus } = trial.answer(group, pixels.clone(), draw);
-            let loss = (self.objective)(logits.clone(), &group.aim());
-            let loss = match bonus {
-                Some(bonus) => loss + bonus,
-                None => loss,
-            };
-            self.add(&mut sum.logits, host(logits));
+            let answer = trial.answer(group, pixels.clone(), draw);
+            let mut loss = self.loss(&answer, group);
+            self.add(&mut sum.logits, host(answer.logits));
             self.add(&mut sum.loss, host(loss.clone()));
             if !is_last {
+                let pixels = match self.through {
+                    None => pixels,
+                    Some(through) => {
+                        let pixels = tracked();
+                        let seen = through(pixels.clone(), &group.keys, draw);
+                        loss = self.loss(&trial.answer(group, seen, draw), group);
+                        pixels
+                    }
+                };
                 let gradient = trial.gradient(loss, &pixels);
                 let gradient =
                     if self.draws == 1 { gradient } else { gradient / self.draws as f32 };
@@ -179,6 +194,15 @@ impl Descent<'_> {
             }
         }
         sum
+    }
+
+    /// What is raised: the objective, and what the victim adds to it.
+    fn loss(&self, answer: &Answer, group: &Group) -> Tensor<1> {
+        let loss = (self.objective)(answer.logits.clone(), &group.aim());
+        match &answer.bonus {
+            Some(bonus) => loss + bonus.clone(),
+            None => loss,
+        }
     }
 
     /// Counts the numbers of one draw.

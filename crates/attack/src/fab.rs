@@ -2,7 +2,6 @@
 
 pub mod hyperplane;
 
-use burn::tensor::Tensor;
 use clipguard_data::{
     Stream, parameters,
     spelling::{Parameters, Spelling, SpellingError},
@@ -11,11 +10,9 @@ use clipguard_model::victim::Victim;
 
 use crate::{
     Attack, Attacked, Batch, Flag, Keep, Norm, Target, Terms,
-    ledger::Seen,
-    loss::pick,
-    norm::RELATIVE,
+    nearest::{Hunt, Plane, Row, plane, rows as rows_of, stack},
     start::direction,
-    tensors::{argmax, batch_of, host, retain_rows, row as one},
+    tensors::retain_rows,
     trial::{Group, Trial},
 };
 use hyperplane::step as to_plane;
@@ -46,21 +43,6 @@ parameters! {
     }
 }
 
-/// The state of one row of a search.
-struct Row {
-    clean: Vec<f32>,
-    point: Vec<f32>,
-    /// The smallest error found, and its size.
-    nearest: Option<(f64, Vec<f32>)>,
-}
-
-/// A linear model of the difference of two logits at the points, row by row.
-struct Plane {
-    normal: Vec<f32>,
-    /// Logit of the other class less that of the true one.
-    difference: Vec<f32>,
-}
-
 impl Fab {
     /// The attack a spelling such as `fab:norm=l2,eps=0.5` asks for.
     ///
@@ -82,21 +64,19 @@ impl Fab {
 
     /// One restart for one class, or for all.
     fn search(&self, trial: &mut Trial<'_>, mut group: Group, round: usize, seed: u64) {
-        let clean = host(group.clean.clone());
-        let start = |(i, clean): (usize, &[f32])| {
-            let mut point = clean.to_vec();
-            if !round.is_multiple_of(self.restarts) {
-                let purpose = format!("attack-start/fab/{round}");
-                let mut stream = Stream::keyed(seed, &purpose, &group.keys[i]);
-                let offset = direction(self.norm, point.len(), &mut stream);
+        let mut rows = rows_of(&group);
+        if !round.is_multiple_of(self.restarts) {
+            let purpose = format!("attack-start/fab/{round}");
+            for (row, key) in rows.iter_mut().zip(&group.keys) {
+                let mut stream = Stream::keyed(seed, &purpose, key);
+                let offset = direction(self.norm, row.point.len(), &mut stream);
                 let move_by =
                     |(p, o): (&mut f32, f32)| *p = (*p + 0.5 * self.eps * o).clamp(0.0, 1.0);
-                point.iter_mut().zip(offset).for_each(move_by);
+                row.point.iter_mut().zip(offset).for_each(move_by);
             }
-            Row { clean: clean.to_vec(), point, nearest: None }
-        };
-        let width = clean.len() / group.len();
-        let mut rows: Vec<Row> = clean.chunks(width).enumerate().map(start).collect();
+        }
+        let hunt = Hunt::new(self.norm, self.eps);
+        let width = rows.first().map_or(1, |row| row.point.len());
         for step in 0..self.steps {
             // Draw 0 of a random victim is left for judging.
             let draw = (1 + 3 * (round * self.steps + step)) as u64;
@@ -105,7 +85,11 @@ impl Fab {
             for (row, (normal, difference)) in rows.iter_mut().zip(planes) {
                 self.advance(row, normal, f64::from(*difference));
             }
-            self.look(trial, &group, &mut rows, draw + 1, false);
+            let leads = hunt.look(trial, &group, &mut rows, draw + 1);
+            for (row, _) in rows.iter_mut().zip(leads).filter(|(_, lead)| lead.is_some()) {
+                let back = |(p, c): (&mut f32, &f32)| *p = c + self.beta * (*p - c);
+                row.point.iter_mut().zip(&row.clean).for_each(back);
+            }
             if self.early_exit {
                 let open = trial.open_rows(&group);
                 if open.is_empty() {
@@ -115,12 +99,13 @@ impl Fab {
                 group.retain(&open);
             }
         }
-        self.shrink(trial, group, rows, (3 + 3 * (round * self.steps + self.steps)) as u64);
+        let draw = (3 + 3 * (round * self.steps + self.steps)) as u64;
+        hunt.shrink(trial, group, &mut rows, draw);
     }
 
     /// The plane towards the class that each row is steered to, or towards the nearest one.
     fn linearise(&self, trial: &mut Trial<'_>, group: &Group, rows: &[Row], draw: u64) -> Plane {
-        let points = stack(rows, &group.clean);
+        let points = stack(rows.iter(), &group.clean);
         let labels = group.aim().labels.to_vec();
         if let Some(targets) = group.aim().targets {
             return plane(trial, group, &points, [targets, &labels], draw);
@@ -164,84 +149,12 @@ impl Fab {
             *p = (own * (1.0 - alpha) + anchor * alpha).clamp(0.0, 1.0);
         }
     }
-
-    /// Classifies the points, remembers small errors and draws those rows back.
-    ///
-    /// A shrunk error is no reason to stop: another class may have a smaller one.
-    fn look(
-        &self,
-        trial: &mut Trial<'_>,
-        group: &Group,
-        rows: &mut [Row],
-        draw: u64,
-        is_shrunk: bool,
-    ) {
-        let points = stack(rows, &group.clean);
-        let leads = self.query(trial, group, &points, draw);
-        for (i, (row, lead)) in rows.iter_mut().zip(leads).enumerate() {
-            let Some(lead) = lead else { continue };
-            let lead = if is_shrunk { 0.0 } else { lead };
-            let size = self.norm.distance(&row.clean, &row.point);
-            if row.nearest.as_ref().is_none_or(|(least, _)| size < *least) {
-                if Norm::within(size, self.eps) {
-                    let picture = || one(&points, i);
-                    trial.ledger.credit(group.samples[i], lead, -size as f32, picture);
-                }
-                row.nearest = Some((size, row.point.clone()));
-            }
-            let back = |(p, c): (&mut f32, &f32)| *p = c + self.beta * (*p - c);
-            row.point.iter_mut().zip(&row.clean).for_each(back);
-        }
-    }
-
-    /// By how much each point is past the boundary; `None` where it is not.
-    fn query(
-        &self,
-        trial: &mut Trial<'_>,
-        group: &Group,
-        points: &Tensor<4>,
-        draw: u64,
-    ) -> Vec<Option<f32>> {
-        let logits = host(trial.logits(group, points.clone(), draw));
-        let (aim, classes) = (group.aim(), trial.classes());
-        let rows = || logits.chunks(classes).enumerate();
-        let loss: Vec<f32> = rows().map(|(i, logits)| aim.lead(i, logits)).collect();
-        let errs = |(i, logits): (usize, &[f32])| {
-            argmax(logits).is_some_and(|class| aim.is_met(i, class)).then_some(loss[i])
-        };
-        let found = rows().map(errs).collect();
-        let seen = Seen { points, logits: &logits, loss: &loss, counts: false, is_last: false };
-        trial.book(group, &seen);
-        found
-    }
-
-    /// Errors that are over the budget are tried once more on its surface: the original rejects
-    /// a perturbation that is too large by rounding.
-    fn shrink(&self, trial: &mut Trial<'_>, mut group: Group, mut rows: Vec<Row>, draw: u64) {
-        let is_over = |row: &Row| {
-            row.nearest.as_ref().is_some_and(|(size, _)| !Norm::within(*size, self.eps))
-        };
-        let over: Vec<usize> = (0..rows.len()).filter(|&i| is_over(&rows[i])).collect();
-        if over.is_empty() {
-            return;
-        }
-        retain_rows(&mut rows, &over);
-        group.retain(&over);
-        for row in &mut rows {
-            if let Some((size, nearest)) = row.nearest.take() {
-                let factor = (f64::from(self.eps) / size * (1.0 - RELATIVE)) as f32;
-                let shrunk = |(c, p): (&f32, f32)| (c + (p - c) * factor).clamp(0.0, 1.0);
-                row.point = row.clean.iter().zip(nearest).map(shrunk).collect();
-            }
-        }
-        self.look(trial, &group, &mut rows, draw, true);
-    }
 }
 
 impl Attack for Fab {
     fn run(&self, victim: &dyn Victim, batch: &Batch<'_>, seed: u64) -> Attacked {
         let Self { norm, eps, .. } = *self;
-        let terms = Terms { norm, eps, keep: Keep::Best, everyone: false, target: None };
+        let terms = Terms::ball(norm, eps, Keep::Best, None);
         let mut trial = Trial::begin(terms, victim, batch, seed);
         let possible = victim.classes().saturating_sub(1);
         let tried = self.target_classes.min(possible);
@@ -265,24 +178,4 @@ impl Attack for Fab {
     fn spelling(&self) -> Spelling {
         self.spelled("fab")
     }
-}
-
-/// Logit of class `first` less that of class `second` in each row, and its gradient.
-fn plane(
-    trial: &mut Trial<'_>,
-    group: &Group,
-    points: &Tensor<4>,
-    [first, second]: [&[usize]; 2],
-    draw: u64,
-) -> Plane {
-    let pixels = points.clone().autodiff().require_grad();
-    let logits = trial.logits(group, pixels.clone(), draw);
-    let difference = pick(&logits, first) - pick(&logits, second);
-    let numbers = host(difference.clone());
-    Plane { normal: host(trial.gradient(difference, &pixels)), difference: numbers }
-}
-
-fn stack(rows: &[Row], like: &Tensor<4>) -> Tensor<4> {
-    let numbers = rows.iter().flat_map(|row| row.point.iter().copied()).collect();
-    batch_of(numbers, like)
 }

@@ -21,6 +21,8 @@ pub(crate) struct Ledger {
     pub(crate) first_success: Vec<Option<usize>>,
     pub(crate) loss: Vec<Vec<f32>>,
     pub(crate) best_loss: Vec<Option<f32>>,
+    /// Size of the smallest error found, inside the budget or not, where it was looked for.
+    pub(crate) nearest: Vec<Option<f64>>,
     pub(crate) forwards: usize,
     pub(crate) backwards: usize,
     pub(crate) zero_gradients: usize,
@@ -53,6 +55,7 @@ impl Ledger {
             first_success: vec![None; samples],
             loss: vec![Vec::new(); samples],
             best_loss: vec![None; samples],
+            nearest: vec![None; samples],
             forwards: 0,
             backwards: 0,
             zero_gradients: 0,
@@ -111,6 +114,12 @@ impl Ledger {
         self.offer(sample, worth, picture);
     }
 
+    /// Notes that `sample` errs at this distance.
+    pub(crate) fn found(&mut self, sample: usize, size: f64) {
+        let nearest = &mut self.nearest[sample];
+        *nearest = Some(nearest.map_or(size, |known| known.min(size)));
+    }
+
     /// Appends what an attack of an ensemble did to `samples`. Its losses are not comparable with
     /// those of the others: there is no best one.
     pub(crate) fn absorb(&mut self, samples: &[usize], part: Attacked) {
@@ -120,6 +129,9 @@ impl Ledger {
                 self.first_success[sample] = part.first_success[i].map(|count| before + count);
             }
             self.loss[sample].extend(losses);
+            if let Some(size) = part.nearest[i] {
+                self.found(sample, size.into());
+            }
         }
         self.forwards += part.forwards;
         self.backwards += part.backwards;

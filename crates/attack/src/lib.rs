@@ -20,20 +20,28 @@
 //! than a gather. Not chosen either: attacks that know about defences. How a gradient passes a
 //! purifier is a value on the victim ([`GradientMode`](clipguard_model::victim::GradientMode)).
 
+mod adam;
 pub mod apgd;
 pub mod autoattack;
+mod budget;
 pub mod catalogue;
+pub mod cw;
+pub mod deepfool;
 pub mod descent;
 pub mod fab;
 pub mod fgsm;
+pub mod hopskipjump;
 mod ledger;
 pub mod loss;
+mod nearest;
 pub mod norm;
 pub mod outcome;
+pub mod patch;
 pub mod pgd;
 pub mod square;
 pub mod start;
 mod tensors;
+pub mod transfer;
 mod trial;
 
 use burn::tensor::Tensor;
@@ -42,12 +50,17 @@ use clipguard_model::victim::Victim;
 
 pub use apgd::Apgd;
 pub use autoattack::AutoAttack;
+pub use budget::Budget;
 pub use catalogue::{CATALOGUE, parse};
+pub use cw::Cw;
+pub use deepfool::DeepFool;
 pub use fab::Fab;
 pub use fgsm::Fgsm;
+pub use hopskipjump::HopSkipJump;
 pub use loss::{Loss, Scale, Target};
 pub use norm::Norm;
 pub use outcome::{Attacked, Flag};
+pub use patch::Patch;
 pub use pgd::Pgd;
 pub use square::Square;
 pub use start::Start;

@@ -16,8 +16,11 @@ pub struct Attacked {
     pub success: Vec<bool>,
     /// Whether the clean picture was classified correctly.
     pub correct: Vec<bool>,
-    /// Size of the perturbation in the attack's norm.
+    /// Size of the perturbation, measured as the attack's budget is.
     pub norm: Vec<f32>,
+    /// Size of the smallest error seen, inside the budget or not; `None` where there was none, and
+    /// for attacks that do not look for small ones.
+    pub nearest: Vec<Option<f32>>,
     /// Evaluation at which the first success was seen, counted over restarts from 0 (the first
     /// start point); `None` if there was none.
     pub first_success: Vec<Option<usize>>,

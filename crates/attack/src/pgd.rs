@@ -13,6 +13,7 @@ use crate::{
     descent::{Bookkeeping, Descent, Rule, View},
     norm::nonzero,
     tensors::indices,
+    transfer,
 };
 
 /// How the gradients of earlier steps count.
@@ -48,6 +49,12 @@ parameters! {
         momentum: Momentum = Momentum::None,
         /// Weight of earlier gradients in [0, inf); none: 1 for mi, 0.9 for sign-momentum.
         decay: Option<f32> = None,
+        /// Probability with which a picture is shrunk by up to a tenth and padded at random before a
+        /// gradient, in [0, 1], so that it transfers better (DI, Xie et al. 2019); 0: never.
+        diversity: f32 = 0.0,
+        /// Side of the window over which gradients are smoothed, odd, so that they transfer better
+        /// (TI, Dong et al. 2019); 1: not at all.
+        smoothing: usize = 1,
         /// What is raised: ce, margin or dlr.
         loss: Loss = Loss::Ce,
         /// Divides the logits of a cross-entropy: model (by nothing), auto or a positive number.
@@ -81,6 +88,8 @@ impl Pgd {
             ("restarts", pgd.restarts > 0, "at least one"),
             ("decay", pgd.decay.is_none_or(|decay| decay >= 0.0), "a weight is not negative"),
             ("eot", pgd.eot > 0, "at least one"),
+            ("diversity", (0.0..=1.0).contains(&pgd.diversity), "a probability lies in [0, 1]"),
+            ("smoothing", pgd.smoothing % 2 == 1, "a window with a middle has an odd side"),
         ])?;
         Ok(pgd)
     }
@@ -99,6 +108,7 @@ impl Pgd {
             alpha: self.step_length(),
             momentum: self.momentum,
             decay: self.decay.unwrap_or(usual),
+            smoothing: self.smoothing,
             memory: None,
         }
     }
@@ -115,13 +125,16 @@ impl Attack for Pgd {
                 keys.iter().map(|key| Stream::keyed(seed, &purpose, key)).collect();
             self.start.points(self.norm, clean, self.eps, &mut streams)
         };
+        let through = |pixels: Tensor<4>, keys: &[String], draw: u64| {
+            let purpose = format!("attack/pgd/diversity/{draw}");
+            let mut streams: Vec<Stream> =
+                keys.iter().map(|key| Stream::keyed(seed, &purpose, key)).collect();
+            transfer::diverse(pixels, self.diversity, &mut streams)
+        };
         let descent = Descent {
             terms: Terms {
-                norm: self.norm,
-                eps: self.eps,
-                keep: self.keep,
                 everyone: self.everyone,
-                target: self.target,
+                ..Terms::ball(self.norm, self.eps, self.keep, self.target)
             },
             steps: self.steps,
             restarts: self.restarts,
@@ -132,8 +145,9 @@ impl Attack for Pgd {
             early_exit: self.early_exit,
             flag_zero_starts: false,
             objective: &move |logits, aim| loss.rows(scale.apply(logits), aim),
+            through: (self.diversity > 0.0).then_some(&through),
             opening: &opening,
-            rule: &|| Box::new(self.rule()),
+            rule: &|_, _| Box::new(self.rule()),
         };
         let mut attacked = descent.run(victim, batch, seed);
         if loss != self.loss {
@@ -155,6 +169,7 @@ pub struct Steepest {
     alpha: f32,
     momentum: Momentum,
     decay: f32,
+    smoothing: usize,
     memory: Option<Tensor<4>>,
 }
 
@@ -168,7 +183,7 @@ impl Steepest {
     }
 
     fn direction(&mut self, gradient: &Tensor<4>) -> Tensor<4> {
-        let gradient = gradient.clone();
+        let gradient = transfer::smoothed(gradient.clone(), self.smoothing);
         match self.momentum {
             Momentum::None => self.norm.steepest(gradient),
             Momentum::Mi => {

@@ -94,7 +94,7 @@ impl Square {
         seed: u64,
     ) -> Attacked {
         let Self { norm, eps, target, .. } = *self;
-        let terms = Terms { norm, eps, keep: Keep::Best, everyone: false, target };
+        let terms = Terms::ball(norm, eps, Keep::Best, target);
         let mut trial = Trial::begin(terms, victim, batch, seed);
         for restart in 0..self.restarts {
             let open = trial.open();

@@ -8,7 +8,7 @@ use clipguard_model::victim::{Answer, Query, Victim};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Batch, Norm,
+    Batch, Budget, Norm,
     ledger::{Ledger, Seen},
     loss::{Aim, Target},
     outcome::{Attacked, Flag},
@@ -40,16 +40,21 @@ impl Keep {
 /// What an attack may do, and what it is for.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Terms {
-    /// Norm of the budget.
-    pub norm: Norm,
-    /// Radius of the budget in pixel units; 0 gives back the clean pictures.
-    pub eps: f32,
+    /// What may be changed; a limit of 0 gives back the clean pictures.
+    pub budget: Budget,
     /// Which point is handed back.
     pub keep: Keep,
     /// Attack misclassified samples, too.
     pub everyone: bool,
     /// The class to reach, if any.
     pub target: Option<Target>,
+}
+
+impl Terms {
+    /// A ball as budget, and only samples that are classified correctly.
+    pub fn ball(norm: Norm, eps: f32, keep: Keep, target: Option<Target>) -> Self {
+        Self { budget: Budget::Ball { norm, eps }, keep, everyone: false, target }
+    }
 }
 
 /// The running state of one attack on one batch.
@@ -65,6 +70,7 @@ pub(crate) struct Trial<'a> {
 }
 
 /// The samples at work; all rows belong together.
+#[derive(Clone)]
 pub(crate) struct Group {
     /// Their places in the batch, rising.
     pub(crate) samples: Vec<usize>,
@@ -84,6 +90,19 @@ impl Group {
     pub(crate) fn aim(&self) -> Aim<'_> {
         let Self { labels, any_error, .. } = self;
         Aim { labels, targets: self.targets.as_deref(), any_error: *any_error }
+    }
+
+    /// Its first row so many times: several pictures of one sample at once.
+    pub(crate) fn repeated(&self, count: usize) -> Self {
+        let first = |all: &[usize]| vec![all[0]; count];
+        Self {
+            samples: first(&self.samples),
+            keys: vec![self.keys[0].clone(); count],
+            clean: self.clean.clone().narrow(0, 0, 1).repeat_dim(0, count),
+            labels: first(&self.labels),
+            targets: self.targets.as_deref().map(first),
+            any_error: self.any_error,
+        }
     }
 
     /// Forgets all rows but these (rising).
@@ -134,6 +153,11 @@ impl<'a> Trial<'a> {
         samples.map(|i| goal.choose(self.logits_of(i), labels[i], &keys[i], self.seed)).collect()
     }
 
+    /// The class of each row that is `rank`-th likeliest besides the true one.
+    pub(crate) fn rivals(&self, group: &Group, rank: usize) -> Vec<usize> {
+        self.choose(Target::Ranked(rank), group.samples.iter().copied())
+    }
+
     /// Clean logits of the whole batch, row by row.
     pub(crate) fn clean_logits(&self) -> &[f32] {
         &self.clean
@@ -147,13 +171,13 @@ impl<'a> Trial<'a> {
 
     /// The samples that still have to be attacked.
     pub(crate) fn open(&self) -> Vec<usize> {
-        let Terms { eps, everyone, keep, .. } = self.terms;
+        let Terms { budget, everyone, keep, .. } = self.terms;
         let is_open = |&i: &usize| {
             (everyone || self.correct[i])
                 && !self.is_pointless(i)
                 && !(keep.is_by_success() && self.ledger.is_safe(i))
         };
-        let count = if eps > 0.0 { self.correct.len() } else { 0 };
+        let count = if budget.limit() > 0.0 { self.correct.len() } else { 0 };
         (0..count).filter(is_open).collect()
     }
 
@@ -218,10 +242,10 @@ impl<'a> Trial<'a> {
 
     /// Settles the pictures, puts them to the victim once more and fills in the verdict.
     pub(crate) fn close(mut self) -> Attacked {
-        let Terms { norm, eps, keep, .. } = self.terms;
+        let Terms { budget, keep, .. } = self.terms;
         let (clean, count) = (&self.batch.pixels, self.correct.len());
-        let pixels = match eps > 0.0 {
-            true => norm.settle(clean, self.ledger.pictures(clean), eps),
+        let pixels = match budget.limit() > 0.0 {
+            true => budget.settle(clean, self.ledger.pictures(clean)),
             false => clean.clone(),
         };
         let logits = self.predict(&pixels);
@@ -234,8 +258,14 @@ impl<'a> Trial<'a> {
         };
         let success: Vec<bool> = (0..count).map(verdict).collect();
         let wasted = (0..count).filter(|&i| self.is_pointless(i)).count();
-        let sizes = norm.measure(pixels.clone() - clean.clone());
-        let ledger = self.ledger;
+        let sizes = budget.measure(pixels.clone() - clean.clone());
+        let mut ledger = self.ledger;
+        for (i, size) in sizes.iter().enumerate().filter(|(i, _)| success[*i]) {
+            // Of several attacks another one may have found a smaller error than the one that looks.
+            if let Some(nearest) = &mut ledger.nearest[i] {
+                *nearest = nearest.min(*size);
+            }
+        }
         let lost = |i: &usize| keep.is_by_success() && ledger.first_success[*i].is_some();
         let unconfirmed = (0..count).filter(lost).filter(|&i| !success[i]).count();
         let mut flags = ledger.flags();
@@ -248,6 +278,7 @@ impl<'a> Trial<'a> {
             success,
             correct: self.correct,
             norm: sizes.into_iter().map(|size| size as f32).collect(),
+            nearest: ledger.nearest.into_iter().map(|size| size.map(|s| s as f32)).collect(),
             first_success: ledger.first_success,
             best_loss: ledger.best_loss,
             loss: ledger.loss,

@@ -103,7 +103,13 @@ fn the_margin_is_that_of_square_and_of_carlini_and_wagner() {
     let gradient = numbers(logits.grad_remove(&mut margin.sum().backward()).unwrap());
     let clipped = file.flat("cw_f_kappa2");
     let clipped_gradient = file.flat("cw_f_kappa2_grad");
-    // That program takes maxima over products with a 0/1 mask: it reads negative logits as 0.
+    // That program takes maxima over products with a 0/1 mask, so it reads negative logits as 0:
+    // these rows of the recording are wrong, and are there to show it.
+    const WRONG: [usize; 4] = [15, 19, 22, 23];
+    for row in 0..24 {
+        let off = ((-found[row]).max(-2.0) - clipped[row]).abs();
+        assert_eq!(off > 1e-5, WRONG.contains(&row), "row {row}: {off:e}");
+    }
     let logits = file.flat("logits");
     let positive = |row: usize| {
         let own = logits[row * 10 + aim.labels[row]];
@@ -112,7 +118,6 @@ fn the_margin_is_that_of_square_and_of_carlini_and_wagner() {
     let rows: Vec<usize> = (0..24).filter(|&row| positive(row)).collect();
     assert_eq!(rows.len(), 12);
     for row in rows {
-        assert!(((-found[row]).max(-2.0) - clipped[row]).abs() < 1e-5, "row {row}");
         // Row 20 has all logits equal: which one is the largest is a matter of taste.
         if found[row] < 2.0 && row != 20 {
             let mine: Vec<f64> = gradient[row * 10..][..10].iter().map(|g| -g).collect();

@@ -158,7 +158,8 @@ impl From<EvaluateError> for Failure {
             | EvaluateError::Study(_)
             | EvaluateError::Folder { .. }
             | EvaluateError::NoLabels(_)
-            | EvaluateError::TooFewClasses { .. } => Self::Refused(text),
+            | EvaluateError::TooFewClasses { .. }
+            | EvaluateError::OtherSize { .. } => Self::Refused(text),
         }
     }
 }

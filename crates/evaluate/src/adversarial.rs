@@ -6,7 +6,7 @@
 
 use crate::{EvaluateError, record_file::write_atomic};
 use burn::tensor::{Device, Tensor, TensorData};
-use clipguard_attack::Norm;
+use clipguard_attack::Budget;
 use clipguard_model::weights::{Array, Precision, Weights, parse_safetensors, to_safetensors};
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
@@ -137,12 +137,12 @@ impl Adversarial {
 }
 
 /// Which pictures are within the budget around the clean ones and within `[0, 1]`.
-pub fn within(clean: &Tensor<4>, pixels: &Tensor<4>, norm: Norm, eps: f32) -> Vec<bool> {
-    let sizes = norm.measure(pixels.clone() - clean.clone());
+pub fn within(clean: &Tensor<4>, pixels: &Tensor<4>, budget: Budget) -> Vec<bool> {
+    let sizes = budget.measure(pixels.clone() - clean.clone());
     let numbers = pixels.clone().into_data().try_to_vec::<f32>().unwrap_or_default();
     let width = (numbers.len() / sizes.len().max(1)).max(1);
     let boxed = numbers.chunks(width).map(|row| row.iter().all(|v| (0.0..=1.0).contains(v)));
-    sizes.iter().zip(boxed).map(|(size, boxed)| boxed && Norm::within(*size, eps)).collect()
+    sizes.iter().zip(boxed).map(|(size, boxed)| boxed && budget.holds(*size)).collect()
 }
 
 #[cfg(test)]
@@ -189,9 +189,10 @@ mod tests {
     #[test]
     fn budget_and_box_are_both_needed() {
         let clean = pictures(0.99);
-        assert_eq!(within(&clean, &pictures(0.97), Norm::Linf, 0.0201), [true; 2]);
-        assert_eq!(within(&clean, &pictures(0.97), Norm::Linf, 0.0199), [false; 2]);
-        assert_eq!(within(&clean, &pictures(1.0001), Norm::Linf, 0.1), [false; 2]);
-        assert_eq!(within(&clean, &pictures(f32::NAN), Norm::Linf, 0.1), [false; 2]);
+        let linf = |eps| Budget::Ball { norm: clipguard_attack::Norm::Linf, eps };
+        assert_eq!(within(&clean, &pictures(0.97), linf(0.0201)), [true; 2]);
+        assert_eq!(within(&clean, &pictures(0.97), linf(0.0199)), [false; 2]);
+        assert_eq!(within(&clean, &pictures(1.0001), linf(0.1)), [false; 2]);
+        assert_eq!(within(&clean, &pictures(f32::NAN), linf(0.1)), [false; 2]);
     }
 }

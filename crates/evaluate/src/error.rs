@@ -9,6 +9,19 @@ use std::path::PathBuf;
 /// What went wrong.
 #[derive(Debug, thiserror::Error)]
 pub enum EvaluateError {
+    /// A model to transfer from that takes pictures of another size.
+    #[error(
+        "transfer-from: {model} takes pictures of {theirs} pixels, the model of the plan of {ours}; \
+         both must take the same"
+    )]
+    OtherSize {
+        /// The model.
+        model: String,
+        /// Its input side.
+        theirs: u32,
+        /// The side of the model under attack.
+        ours: u32,
+    },
     /// The model.
     #[error(transparent)]
     Model(#[from] ModelError),

@@ -35,6 +35,16 @@ pub struct Alone {
     pub unique: usize,
     /// For every sample it broke, the evaluation at which it first succeeded; sorted.
     pub first: Vec<usize>,
+    /// Whether its evaluations are queries: it saw answers and no gradients.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub by_queries: bool,
+    /// The most evaluations it made of one sample.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub most: Option<usize>,
+    /// Median over the samples that were right of the smallest error it saw, inside the budget or
+    /// not; `None` where it looked for none or saw none for half of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nearest: Option<f32>,
 }
 
 /// How a class fared in the worst case.
@@ -73,6 +83,9 @@ pub(crate) fn evidence(
             cumulative: alive.iter().filter(|alive| **alive).count(),
             unique: kills.iter().filter(|&&i| times[i] == 1).count(),
             first,
+            by_queries: part.direct && unit.totals.forwards > 0 && unit.totals.backwards == 0,
+            most: unit.lines.iter().filter_map(|line| line.points).max(),
+            nearest: median_nearest(clean, unit),
         });
     }
     let mut norms: Vec<f32> = (0..n)
@@ -94,4 +107,13 @@ pub(crate) fn evidence(
         head.classes.iter().enumerate().map(class).filter(|class| class.n > 0).collect();
     let pairs = [("attacks", json!(attacks)), ("norms", json!(norms)), ("classes", json!(classes))];
     pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+/// The median smallest error over the samples that were right; none seen is larger than any.
+fn median_nearest(clean: &Unit, unit: &Unit) -> Option<f32> {
+    let right = clean.lines.iter().zip(&unit.lines).filter(|(clean, _)| clean.right);
+    let mut sizes: Vec<f32> =
+        right.map(|(_, line)| line.nearest.unwrap_or(f32::INFINITY)).collect();
+    sizes.sort_by(f32::total_cmp);
+    sizes.get(sizes.len() / 2).copied().filter(|size| size.is_finite())
 }

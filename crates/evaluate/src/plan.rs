@@ -47,6 +47,10 @@ pub struct Plan {
     /// Files of adversarial pictures made elsewhere, against the radius named first; they count
     /// like an attack on every defence.
     pub adversarial: Vec<String>,
+    /// Models whose adversarial pictures count, too: every attack is run on each of them, with the
+    /// same classes and without a defence, and its pictures are put to every defence.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub transfer_from: Vec<String>,
     /// Defences; without any, the undefended model alone.
     pub defence: Vec<Defence>,
     /// What is proved by votes under noise.
@@ -241,6 +245,7 @@ impl Default for Plan {
             templates: "simple".to_owned(),
             attacks: Vec::new(),
             adversarial: Vec::new(),
+            transfer_from: Vec::new(),
             defence: vec![Defence::default()],
             certify: Vec::new(),
             detect: Vec::new(),
@@ -313,6 +318,7 @@ impl Plan {
                 Checks::All if !self.attacks.is_empty() => CATALOGUE.len(),
                 _ => 0,
             };
+            let transfer = transfer + 2 * self.transfer_from.len();
             let foreign = if self.attacks.is_empty() { 0 } else { self.adversarial.len() };
             1 + self.attacks.len() * (modes + transfer + published) + foreign + checks
         };
@@ -338,6 +344,13 @@ impl Plan {
         self.multi_label.iter().try_for_each(MultiLabel::check)?;
         for attack in &self.attacks {
             clipguard_attack::parse(attack).map_err(|e| format!("attacks: {e}"))?;
+        }
+        let named = |i: usize| self.transfer_from[..i].contains(&self.transfer_from[i]);
+        if let Some(twice) = (0..self.transfer_from.len()).find(|&i| named(i)) {
+            return Err(format!("transfer-from names `{}` twice", self.transfer_from[twice]));
+        }
+        if self.attacks.is_empty() && !self.transfer_from.is_empty() {
+            return Err("transfer-from: at least one attack is needed, to run there".to_owned());
         }
         if self.attacks.is_empty() && !self.adversarial.is_empty() {
             let need = "adversarial: at least one attack is needed, its radius is the budget";
@@ -400,6 +413,8 @@ mod tests {
             ("[[probe]]\ntrain = \"x\"", "`test` is missing"),
             ("[[probe]]\nmethod = \"exact\"", "unknown variant"),
             ("[[multi-label]]\ndata = \"x\"", "`data` and `labels` are needed"),
+            ("data = [\"x\"]\ntransfer-from = [\"m\"]", "at least one attack"),
+            ("data = [\"x\"]\nattacks = [\"pgd\"]\ntransfer-from = [\"m\", \"m\"]", "twice"),
             ("data = [\"x\"]\n[[defence]]\n[[defence]]", "two defences"),
             ("[[defence]]\ngradients = [\"exakt\"]", "unknown variant"),
         ] {

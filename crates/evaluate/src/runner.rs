@@ -8,23 +8,21 @@
 use crate::{
     Classifier, Defence, EvaluateError, Example, Plan, Record, Shard, Subset, captions,
     classifier::template_set,
-    cost::Passes,
+    estimate::expected,
     examples,
     progress::{Follow, State, Until},
     record_file::write_atomic,
-    schedule::{Kind, StageHead, Task, Work, schedule},
+    schedule::{StageHead, schedule},
     summary,
     units::Stage,
 };
 use burn::tensor::Device;
-use clipguard_attack::parse;
 use clipguard_data::Source;
-use clipguard_model::{Checkpoint, ClassList, Query, Victim, prompts};
+use clipguard_model::{Checkpoint, ClassList, prompts};
 use std::{
     collections::BTreeMap,
     fs::{File, TryLockError},
     path::Path,
-    time::Instant,
 };
 
 /// The outcome of a plan.
@@ -97,7 +95,7 @@ fn complete(
     result: &mut Evaluation,
     follow: &mut dyn Follow,
 ) -> Result<(), EvaluateError> {
-    let mut pace = Pace { total: plan.units(), ..Pace::default() };
+    let mut pace = Progress { total: plan.units(), ..Progress::default() };
     for (model_number, model) in plan.models.iter().enumerate() {
         let checkpoint = Checkpoint::open(model)?;
         checkpoint.warnings.iter().for_each(|w| follow.note(&format!("{model}: {w}")));
@@ -185,6 +183,7 @@ fn stage<'a>(
         run.threads,
     )?;
     check_labels(&subset, &classes, spelling)?;
+    let surrogates = surrogates(plan, checkpoint, &classes, run.device)?;
     let [_, c, h, w] = subset.pixels.dims();
     let head = StageHead {
         model: classifier.name.clone(),
@@ -192,6 +191,7 @@ fn stage<'a>(
         weights: classifier.digest.clone(),
         prompts: classifier.head_digest.clone(),
         purifiers: purifier_files(plan, &classifier)?,
+        surrogates: surrogates.iter().map(|(name, c)| (name.clone(), c.digest.clone())).collect(),
         classes,
         shape: [c, h, w],
         shard: run.shard,
@@ -201,7 +201,28 @@ fn stage<'a>(
         skipped: subset.missing.clone(),
     };
     head.keep(run.folder, number)?;
-    Ok(Stage { plan, folder: run.folder, classifier, subset, head, until: run.until })
+    let (folder, until) = (run.folder, run.until);
+    Ok(Stage { plan, folder, classifier, surrogates, subset, head, until })
+}
+
+/// The models that pictures are transferred from, with the same classes. Pictures are exchanged as
+/// the models get them, so their sizes have to agree.
+fn surrogates(
+    plan: &Plan,
+    own: &Checkpoint,
+    classes: &[String],
+    device: &Device,
+) -> Result<BTreeMap<String, Classifier>, EvaluateError> {
+    let templates = template_set(&plan.templates)?;
+    let build = |model: &String| {
+        let other = Checkpoint::open(model)?;
+        let [theirs, ours] = [&other, own].map(|c| c.preprocess.resize.size);
+        if theirs != ours {
+            return Err(EvaluateError::OtherSize { model: model.clone(), theirs, ours });
+        }
+        Ok((model.clone(), Classifier::new(&other, classes, &templates, device)?))
+    };
+    plan.transfer_from.iter().map(build).collect()
 }
 
 /// Digests of the files the plan's purifiers and scores are read from.
@@ -261,7 +282,7 @@ pub(crate) fn check_labels(
 
 /// How fast a run goes, against what was expected.
 #[derive(Default)]
-struct Pace {
+struct Progress {
     done: usize,
     total: usize,
     /// Seconds expected of units that are done, and the seconds they took.
@@ -271,7 +292,7 @@ struct Pace {
     open: f64,
 }
 
-impl Pace {
+impl Progress {
     /// Seconds left, from how the expectation has held so far.
     fn left(&self) -> Option<f64> {
         let factor = if self.expected > 0.0 { self.taken / self.expected } else { 1.0 };
@@ -302,7 +323,7 @@ impl Follow for Timed<'_> {
 /// Completes all units of a stage.
 fn stage_units(
     stage: &Stage<'_>,
-    pace: &mut Pace,
+    pace: &mut Progress,
     follow: &mut dyn Follow,
 ) -> Result<(), EvaluateError> {
     let works = schedule(stage.plan, &stage.head)?;
@@ -314,7 +335,8 @@ fn stage_units(
         let mut all = vec![true; stage.head.samples.len()];
         for (what, task) in work.tasks() {
             follow.unit(&what, pace.done, pace.total);
-            let own = task.purify == work.defence.purify && task.batch.is_none();
+            let own =
+                task.on.is_none() && task.purify == work.defence.purify && task.batch.is_none();
             let counted = if own { &mut alive } else { &mut all };
             let mut timed = Timed { follow: &mut *follow, left: pace.left() };
             let taken = stage.complete(task, counted, &mut timed)?;
@@ -327,65 +349,4 @@ fn stage_units(
         }
     }
     Ok(())
-}
-
-/// Seconds, at most, of every attack and certificate that is not finished, from the time of one batch.
-fn expected(
-    stage: &Stage<'_>,
-    works: &[Work<'_>],
-    follow: &mut dyn Follow,
-) -> Result<BTreeMap<String, f64>, EvaluateError> {
-    let mut seconds = BTreeMap::new();
-    let mut open: Vec<&Task> = Vec::new();
-    for task in works.iter().flat_map(|work| work.tasks()).map(|(_, task)| task) {
-        let is_long = matches!(task.kind, Kind::Attack | Kind::Certify { .. });
-        if is_long && !stage.is_complete(task)? {
-            open.push(task);
-        }
-    }
-    if open.is_empty() || stage.subset.is_empty() {
-        return Ok(seconds);
-    }
-    let (forward, backward) = pass(stage)?;
-    let mut passes: BTreeMap<&str, Passes> = BTreeMap::new();
-    for task in open {
-        let known = match (&task.kind, passes.get(task.attack.as_str())) {
-            (Kind::Certify { of }, _) => Passes { forwards: (of.n0 + of.n) as f64, backwards: 0.0 },
-            (_, Some(known)) => *known,
-            (_, None) => Passes::of(&*parse(&task.attack)?, stage.head.classes.len()),
-        };
-        if matches!(task.kind, Kind::Attack) {
-            passes.insert(&task.attack, known);
-        }
-        let id = task.id(&stage.head, stage.plan.seed);
-        seconds.insert(id, known.seconds(stage.head.samples.len(), forward, backward));
-    }
-    let sum: f64 = seconds.values().sum();
-    follow.note(&format!(
-        "{}: {} attacks and certificates on {} pictures, at most about {} (one batch took {:.2} s); checks come on \
-         top",
-        stage.head.dataset,
-        seconds.len(),
-        stage.head.samples.len(),
-        crate::report::duration(sum),
-        stage.plan.batch as f64 * (forward + backward),
-    ));
-    Ok(seconds)
-}
-
-/// Seconds of a forward and of a backward pass over one picture, from one batch.
-fn pass(stage: &Stage<'_>) -> Result<(f64, f64), EvaluateError> {
-    let count = stage.plan.batch.min(stage.subset.len());
-    let victim = stage.classifier.defended(&[], None)?;
-    let keys = &stage.subset.keys[..count];
-    let started = Instant::now();
-    let pixels = stage.subset.part(0..count);
-    let _ = victim.logits(Query { pixels: pixels.clone(), keys, draw: 0 }).into_data();
-    let forward = started.elapsed().as_secs_f64() / count as f64;
-    let tracked = pixels.autodiff().require_grad();
-    let logits = victim.logits(Query { pixels: tracked.clone(), keys, draw: 0 });
-    let gradient = tracked.grad_remove(&mut logits.sum().backward());
-    let _ = gradient.map(|gradient| gradient.into_data());
-    let both = started.elapsed().as_secs_f64() / count as f64;
-    Ok((forward, (both - 2.0 * forward).max(forward)))
 }

@@ -12,7 +12,7 @@ use crate::{
     studies::{Detected, Shifted, detected, shifted},
     subset::digest_of,
 };
-use clipguard_attack::parse;
+use clipguard_attack::{Budget, parse};
 use clipguard_data::spelling::number;
 use clipguard_model::{GradientMode, checkpoint::hex};
 use serde::{Deserialize, Serialize};
@@ -46,6 +46,9 @@ pub(crate) struct StageHead {
     /// what was in it.
     #[serde(default)]
     pub(crate) purifiers: BTreeMap<String, String>,
+    /// SHA-256 of the weights of the models that pictures are transferred from, by their spelling.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) surrogates: BTreeMap<String, String>,
     pub(crate) classes: Vec<String>,
     /// Channels, height, width.
     pub(crate) shape: [usize; 3],
@@ -94,6 +97,7 @@ impl StageHead {
             ("model (its weights differ)", self.weights == other.weights),
             ("head (its prompts differ)", self.prompts == other.prompts),
             ("purifier (its file differs)", self.purifiers == other.purifiers),
+            ("model to transfer from (its weights differ)", self.surrogates == other.surrogates),
             ("data source", self.dataset == other.dataset),
             ("choice of samples", self.chosen_digest == other.chosen_digest),
             ("shard", self.shard == other.shard),
@@ -167,6 +171,10 @@ pub(crate) struct Task {
     /// case.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) beside: Option<Beside>,
+    /// The model that is attacked, where it is not the stage's own; its weights stand for it in
+    /// the name.
+    #[serde(skip)]
+    pub(crate) on: Option<String>,
 }
 
 /// A score and its weight; without weight the score is empty.
@@ -179,13 +187,14 @@ pub(crate) struct Beside {
 impl Task {
     pub(crate) fn new(kind: Kind, purify: &[String]) -> Self {
         let (purify, attack) = (purify.to_vec(), String::new());
-        Self { kind, purify, gradient: None, attack, batch: None, beside: None }
+        Self { kind, purify, gradient: None, attack, batch: None, beside: None, on: None }
     }
 
     /// The name of its files: a digest of all that the outcome for a sample depends on.
     pub(crate) fn id(&self, head: &StageHead, seed: u64) -> String {
+        let other = self.on.as_ref().and_then(|on| head.surrogates.get(on));
         let of = serde_json::json!({
-            "weights": head.weights, "prompts": head.prompts, "dataset": head.dataset,
+            "weights": other.unwrap_or(&head.weights), "prompts": head.prompts, "dataset": head.dataset,
             "task": self, "seed": seed, "version": env!("CARGO_PKG_VERSION"),
         });
         hex(&Sha256::digest(of.to_string())).chars().take(24).collect()
@@ -198,12 +207,11 @@ impl Task {
 
     /// How many of the stage's samples it looks at: checks take the first of the subset.
     pub(crate) fn count(&self, head: &StageHead, plan: &Plan) -> usize {
-        match self.kind {
-            Kind::Check { .. } if plan.check_samples > 0 => {
-                head.samples.iter().filter(|s| s.position < plan.check_samples).count()
-            }
-            _ => head.samples.len(),
-        }
+        let Kind::Check { id, .. } = self.kind else { return head.samples.len() };
+        let wanted = if plan.check_samples > 0 { plan.check_samples } else { usize::MAX };
+        let probe = CATALOGUE.iter().find(|probe| probe.id() == id);
+        let most = probe.map_or(wanted, |probe| probe.samples(wanted));
+        head.samples.iter().filter(|sample| sample.position < most).count()
     }
 
     /// Whether a sample it gets wrong is lost for its defence.
@@ -234,6 +242,9 @@ pub(crate) struct Attacked {
     pub(crate) direct: Vec<(Option<GradientMode>, Task)>,
     /// The defence on the pictures of `bare`.
     pub(crate) transfer: Option<Task>,
+    /// For each model of `transfer-from` its spelling, the attack on it, and the defence on those
+    /// pictures.
+    pub(crate) surrogates: Vec<(String, Task, Task)>,
     /// The publication's protocol, and that on the pictures of `bare`.
     pub(crate) published: Option<(Task, Option<Task>)>,
 }
@@ -245,6 +256,13 @@ pub(crate) struct Group {
     /// Files of pictures.
     pub(crate) foreign: Vec<Task>,
     pub(crate) checks: Vec<Task>,
+}
+
+impl Group {
+    /// The transfers from named models, each with its attack.
+    pub(crate) fn surrogates(&self) -> impl Iterator<Item = (&str, &(String, Task, Task))> {
+        self.attacks.iter().flat_map(|of| of.surrogates.iter().map(|s| (of.attack.as_str(), s)))
+    }
 }
 
 /// All units of one defence.
@@ -270,6 +288,10 @@ impl Work<'_> {
                     all.push((what(mode.map_or("exact", mode_name)), task));
                 }
                 all.extend(of.transfer.iter().map(|task| (what("transfer"), task)));
+                for (model, made, transfer) in &of.surrogates {
+                    all.push((what(&format!("on {model}")), made));
+                    all.push((what(&format!("transfer from {model}")), transfer));
+                }
                 if let Some((direct, transfer)) = &of.published {
                     all.push((what("published protocol"), direct));
                     all.extend(transfer.iter().map(|task| (what("published, transfer"), task)));
@@ -371,8 +393,15 @@ fn attacked(
         let direct = Task { batch, ..task(&published.purify, Some(published.gradient)) };
         (direct, transfer(&published.purify, batch))
     });
+    let surrogate = |model: &String| {
+        let made = Task { on: Some(model.clone()), ..task(&[], None) };
+        let source = made.id(head, plan.seed);
+        let transfer = Task::new(Kind::Transfer { source }, &defence.purify);
+        (model.clone(), made, transfer)
+    };
     Ok(Attacked {
         attack: attack.to_owned(),
+        surrogates: plan.transfer_from.iter().map(surrogate).collect(),
         direct: modes.into_iter().map(|mode| (mode, task(&defence.purify, mode))).collect(),
         transfer: transfer(&defence.purify, None),
         published,
@@ -380,12 +409,18 @@ fn attacked(
     })
 }
 
-/// The norm and radius of an attack's spelling.
+/// The budget of an attack's spelling.
+pub(crate) fn budget(attack: &str) -> Result<Budget, EvaluateError> {
+    Ok(Budget::of(&parse(attack)?.spelling()))
+}
+
+/// The budget as records keep it. The radius is read from the spelling: it has more digits there.
 pub(crate) fn threat(attack: &str) -> Result<Threat, EvaluateError> {
     let full = parse(attack)?.spelling();
+    let limit = full.get("share").or_else(|| full.get("eps"));
     Ok(Threat {
-        norm: full.get("norm").unwrap_or("linf").to_owned(),
-        eps: full.get("eps").and_then(number),
+        norm: Budget::of(&full).name(),
+        eps: limit.and_then(number),
         space: "pixels".to_owned(),
     })
 }

@@ -183,6 +183,13 @@ impl<'a> Teller<'a> {
                 parts.push((Part { name, gradient: None, direct: false, pictures }, unit));
             }
         }
+        for (attack, (model, made, task)) in group.surrogates() {
+            let Some(unit) = self.read(task)? else { continue };
+            narrow(transferred.get_or_insert_with(|| vec![true; n]), &unit.right());
+            let name = format!("transfer of {attack} from {model}");
+            let pictures = Some(made.stem(self.folder, self.head, self.plan.seed));
+            parts.push((Part { name, gradient: None, direct: false, pictures }, unit));
+        }
         for task in &group.foreign {
             let Some(unit) = self.read(task)? else { continue };
             if let Kind::Foreign { file } = &task.kind {

@@ -32,6 +32,9 @@ pub(crate) struct Line {
     /// Size of the change, in the attack's norm.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) norm: Option<f32>,
+    /// Size of the smallest error seen, where small ones were looked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) nearest: Option<f32>,
     /// Evaluation at which the first success was seen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) first: Option<usize>,

@@ -4,18 +4,19 @@ use crate::{
     Certify, Classifier, EvaluateError, Plan, Subset,
     adversarial::{self, Adversarial},
     certified::Voters,
-    checks::{Bench, CATALOGUE, Effort, Subject},
+    checks::{Bench, CATALOGUE, Effort, NO_BALL, Probe, Subject},
     classifier::mode_name,
+    cost::Passes,
     metrics::{argmax, rank},
     progress::{Follow, State, Until},
-    schedule::{Kind, StageHead, Task, threat},
+    schedule::{Kind, StageHead, Task, budget},
     unit_file::{Line, Totals, UnitFile},
 };
 use burn::tensor::{Tensor, TensorData};
-use clipguard_attack::{Batch, Norm, parse};
+use clipguard_attack::{Batch, Budget, parse};
 use clipguard_model::{GradientMode, Query, Victim};
 use clipguard_purify::Watched;
-use std::{ops::Range, path::Path, time::Instant};
+use std::{collections::BTreeMap, ops::Range, path::Path, time::Instant};
 
 /// Votes that are counted before they are written down.
 const VOTES: usize = 500;
@@ -25,6 +26,8 @@ pub(crate) struct Stage<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) folder: &'a Path,
     pub(crate) classifier: Classifier,
+    /// Models that pictures are transferred from, by their spelling.
+    pub(crate) surrogates: BTreeMap<String, Classifier>,
     pub(crate) subset: Subset,
     pub(crate) head: StageHead,
     pub(crate) until: Until<'a>,
@@ -166,10 +169,12 @@ impl Stage<'_> {
 
     fn attacked(&self, task: &Task, range: Range<usize>) -> Result<Done, EvaluateError> {
         let attack = parse(&task.attack)?;
-        let defended = self.classifier.defended(&task.purify, task.gradient)?;
+        let other = task.on.as_ref().and_then(|model| self.surrogates.get(model));
+        let classifier = other.unwrap_or(&self.classifier);
+        let defended = classifier.defended(&task.purify, task.gradient)?;
         let victim: Box<dyn Victim> = match &task.beside {
             Some(beside) if beside.weight > 0.0 => {
-                let score = self.classifier.score(&beside.score)?;
+                let score = classifier.score(&beside.score)?;
                 Box::new(Watched::new(defended, score, beside.weight))
             }
             _ => Box::new(defended),
@@ -185,6 +190,7 @@ impl Stage<'_> {
             right: !found.success[i],
             pred: argmax(&logits[i * classes..(i + 1) * classes]),
             norm: Some(found.norm[i]),
+            nearest: found.nearest[i],
             first: found.first_success[i],
             points: Some(found.loss[i].len()),
             ..Line::default()
@@ -214,13 +220,13 @@ impl Stage<'_> {
         let given = file
             .matched(&clean, &self.subset.keys[range.clone()], &places, self.head.chosen)
             .map_err(|reason| EvaluateError::File { path: path.to_owned(), reason })?;
-        let (norm, eps) = budget(task.attack.trim_start_matches("within "))?;
-        let inside = adversarial::within(&clean, &given, norm, eps);
+        let budget = budget(task.attack.trim_start_matches("within "))?;
+        let inside = adversarial::within(&clean, &given, budget);
         let rows = inside.iter().enumerate().map(|(i, inside)| match inside {
             true => given.clone().narrow(0, i, 1),
             false => clean.clone().narrow(0, i, 1),
         });
-        let sizes = norm.measure(given.clone() - clean.clone());
+        let sizes = budget.measure(given.clone() - clean.clone());
         let pixels = Tensor::cat(rows.collect(), 0);
         let (mut lines, mut totals, _) = self.classified(task, range, pixels, false)?;
         lines.iter_mut().zip(sizes).for_each(|(line, size)| line.norm = Some(size as f32));
@@ -251,6 +257,16 @@ impl Stage<'_> {
         Ok((range.map(line).collect(), totals, Vec::new()))
     }
 
+    /// Lines of a check that cannot be run on a budget that is no ball.
+    fn unmeasured(&self, range: Range<usize>) -> Vec<Line> {
+        let line = |key: &String| Line {
+            sample: key.clone(),
+            reason: Some(NO_BALL.to_owned()),
+            ..Line::default()
+        };
+        self.subset.keys[range].iter().map(line).collect()
+    }
+
     fn measured(
         &self,
         task: &Task,
@@ -259,6 +275,48 @@ impl Stage<'_> {
         gradients: &[GradientMode],
         range: Range<usize>,
     ) -> Result<Done, EvaluateError> {
+        let (keys, labels) = (&self.subset.keys[range.clone()], &self.subset.labels[range.clone()]);
+        let batch = Batch { pixels: self.subset.part(range.clone()), labels, keys };
+        let rows =
+            self.on_bench(task, id, attacks, gradients, |bench, probe| probe.rows(bench, &batch))?;
+        let Some(rows) = rows else {
+            return Ok((self.unmeasured(range), Totals::default(), Vec::new()));
+        };
+        let lines = keys.iter().zip(rows).map(|(key, row)| Line {
+            sample: key.clone(),
+            row: row.values,
+            reason: row.reason,
+            ..Line::default()
+        });
+        Ok((lines.collect(), Totals::default(), Vec::new()))
+    }
+
+    /// Passes of a check over one sample, at most and for one that breaks at once; none where it
+    /// cannot be run.
+    pub(crate) fn check_passes(
+        &self,
+        task: &Task,
+        dimensions: usize,
+    ) -> Result<[Passes; 2], EvaluateError> {
+        let Kind::Check { id, attacks, gradients } = &task.kind else {
+            return Ok(Default::default());
+        };
+        let passes = self.on_bench(task, id, attacks, gradients, |bench, probe| {
+            Passes::of_check(probe, bench, dimensions)
+        })?;
+        Ok(passes.unwrap_or_default())
+    }
+
+    /// Does something with a check and the victim it is about; `None` where the budget is no ball.
+    fn on_bench<T>(
+        &self,
+        task: &Task,
+        id: &str,
+        attacks: &[String],
+        gradients: &[GradientMode],
+        work: impl FnOnce(&Bench<'_>, &Probe) -> T,
+    ) -> Result<Option<T>, EvaluateError> {
+        let Budget::Ball { norm, eps } = budget(&attacks[0])? else { return Ok(None) };
         let undefended = task.purify.is_empty();
         let modes = if undefended { &[GradientMode::Exact][..] } else { gradients };
         let victims = modes
@@ -266,7 +324,6 @@ impl Stage<'_> {
             .map(|mode| self.classifier.defended(&task.purify, (!undefended).then_some(*mode)))
             .collect::<Result<Vec<_>, _>>()?;
         let bare = self.classifier.defended(&[], None)?;
-        let (norm, eps) = budget(&attacks[0])?;
         let names = modes.iter().map(|mode| mode_name(*mode));
         let bench = Bench {
             modes: names.zip(victims.iter().map(|victim| victim as &dyn Subject)).collect(),
@@ -278,27 +335,7 @@ impl Stage<'_> {
             random: false,
             effort: Effort { batch: self.plan.batch, ..Effort::default() },
         };
-        let (keys, labels) = (&self.subset.keys[range.clone()], &self.subset.labels[range.clone()]);
-        let batch = Batch { pixels: self.subset.part(range), labels, keys };
         let probe = CATALOGUE.iter().find(|probe| probe.id() == id);
-        let rows = probe.map_or_else(Vec::new, |probe| probe.rows(&bench, &batch));
-        let lines = keys.iter().zip(rows).map(|(key, row)| Line {
-            sample: key.clone(),
-            row: row.values,
-            reason: row.reason,
-            ..Line::default()
-        });
-        Ok((lines.collect(), Totals::default(), Vec::new()))
+        Ok(probe.map(|probe| work(&bench, probe)))
     }
-}
-
-/// Norm and radius of an attack's spelling.
-fn budget(attack: &str) -> Result<(Norm, f32), EvaluateError> {
-    let threat = threat(attack)?;
-    let norm = match threat.norm.as_str() {
-        "l1" => Norm::L1,
-        "l2" => Norm::L2,
-        _ => Norm::Linf,
-    };
-    Ok((norm, threat.eps.map_or(f32::INFINITY, |eps| eps as f32)))
 }

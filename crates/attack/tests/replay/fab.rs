@@ -12,7 +12,7 @@ const NORMS: [(&str, Norm, f32); 3] =
     [("Linf", Norm::Linf, 0.15), ("L2", Norm::L2, 1.0), ("L1", Norm::L1, 6.0)];
 
 /// The network, noting the points at which it is differentiated.
-struct Spy(Cnn, Mutex<Vec<Tensor<4>>>);
+pub(crate) struct Spy(pub(crate) Cnn, pub(crate) Mutex<Vec<Tensor<4>>>);
 
 impl Victim for Spy {
     fn classes(&self) -> usize {

@@ -4,6 +4,7 @@
 mod apgd;
 mod autoattack;
 mod fab;
+mod minimal;
 #[path = "../networks/mod.rs"]
 mod networks;
 mod pgd;

@@ -94,11 +94,8 @@ impl<'a> Replay<'a> {
         };
         let descent = Descent {
             terms: Terms {
-                norm: self.pgd.norm,
-                eps: self.pgd.eps,
-                keep: self.pgd.keep,
                 everyone: true,
-                target: self.pgd.target,
+                ..Terms::ball(self.pgd.norm, self.pgd.eps, self.pgd.keep, self.pgd.target)
             },
             steps: self.pgd.steps,
             restarts: 1,
@@ -109,8 +106,9 @@ impl<'a> Replay<'a> {
             early_exit: false,
             flag_zero_starts: false,
             objective: self.objective.unwrap_or(&usual),
+            through: None,
             opening: &|_, _, _| start.clone(),
-            rule: &rule,
+            rule: &|_, _| rule(),
         };
         let labels = &models().integers("y")[..count];
         let batch = Batch { pixels: self.pixels.clone(), labels, keys: &keys(count) };

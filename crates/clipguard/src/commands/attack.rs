@@ -4,14 +4,12 @@ mod check;
 
 use crate::{failure::Failure, session::Session};
 use burn::tensor::{Tensor, TensorData};
-use clipguard_attack::{Attacked, Batch, Norm};
-use clipguard_data::{
-    Picture, file_name,
-    spelling::{Spelling, number},
-};
+use clipguard_attack::{Attacked, Batch, Budget};
+use clipguard_data::{Picture, file_name};
 use clipguard_evaluate::{
     Check, Classification, Classifier, Interval, Reliability, Subset,
     adversarial::{self, Origin},
+    checks::NO_BALL,
     classifier::template_set,
     record_file::write_atomic,
     report::{Cell, Share, Table},
@@ -64,6 +62,9 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
     let attack = clipguard_attack::parse(&args.attack)?;
+    if args.check && matches!(Budget::of(&attack.spelling()), Budget::Patch { .. }) {
+        return Err(Failure::Usage(format!("--check: {NO_BALL}")));
+    }
     if args.batch == 0 {
         return Err(Failure::Usage("--batch 0: at least 1 is needed".to_owned()));
     }
@@ -99,13 +100,13 @@ pub(crate) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
     bar.finish_and_clear();
     let spelling = attack.spelling();
     let saved = save(&results, &subset, args, &spelling.to_string(), &classifier, session)?;
-    let (norm, eps) = budget(&spelling);
+    let budget = Budget::of(&spelling);
     let again = |pixels: &Tensor<4>| -> Result<Again, Failure> {
         let logits = classifier.logits(&victim, pixels, &subset.keys, size);
         let right = Classification::new(&logits, victim.classes(), &subset.labels)
             .map_err(|e| Failure::Failed(e.to_string()))?
             .right(&subset.labels);
-        let inside = adversarial::within(&subset.pixels, pixels, norm, eps);
+        let inside = adversarial::within(&subset.pixels, pixels, budget);
         let count = |flags: &[bool]| flags.iter().filter(|flag| **flag).count();
         Ok(Again { right: count(&right), inside: count(&inside) })
     };
@@ -123,17 +124,6 @@ struct Again {
     right: usize,
     /// Pictures within budget and box.
     inside: usize,
-}
-
-/// Norm and radius of an attack; the pictures of an attack without a radius have none to keep.
-fn budget(spelling: &Spelling) -> (Norm, f32) {
-    let norm = match spelling.get("norm") {
-        Some("l1") => Norm::L1,
-        Some("l2") => Norm::L2,
-        _ => Norm::Linf,
-    };
-    let eps = spelling.get("eps").and_then(number).unwrap_or(f64::INFINITY);
-    (norm, eps as f32)
 }
 
 /// Saves the attacked pictures, exactly and as PNG, and returns both as read back.
@@ -205,13 +195,14 @@ fn tell(
         results.iter().flat_map(|r| &r.flags).map(ToString::to_string).collect();
     flags.sort();
     flags.dedup();
+    let nearest = nearest(results);
     let summary = serde_json::json!({
         "model": args.model, "data": args.data, "attack": attack, "purify": args.purify,
         "n": n, "clean_correct": clean, "robust_correct": n - broken,
         "robust_correct_reread": exact.right, "within_budget_reread": exact.inside,
         "robust_correct_as_png": png.right, "within_budget_as_png": png.inside,
         "robust_interval": Interval::wilson(n - broken, n, 0.95),
-        "zero_gradients": zero, "flags": flags, "checks": checks,
+        "median_nearest": nearest, "zero_gradients": zero, "flags": flags, "checks": checks,
         "reliability": Reliability::of(checks).words(), "seed": session.seed,
         "version": env!("CARGO_PKG_VERSION"),
     });
@@ -237,9 +228,24 @@ fn tell(
         table.row(vec![Cell::Text(name), share, Cell::Count(n as u64), inside]);
     }
     println!("{}", table.text(100));
+    if let Some(nearest) = nearest {
+        println!("smallest change that errs: {nearest:.4} at half of the pictures that were right");
+    }
     flags.iter().for_each(|flag| println!("note: {flag}"));
     check::tell(checks);
     println!("pictures  {}", args.out.join("pictures").display());
     println!("exact     {}", args.out.join("adversarial.safetensors").display());
     Ok(())
+}
+
+/// The median over the pictures that were right of the smallest change that errs, inside the budget
+/// or not; `None` if the attack does not look for small ones, or found none for half of them.
+fn nearest(results: &[Attacked]) -> Option<f32> {
+    let of = |r: &Attacked| -> Vec<f32> {
+        let right = r.correct.iter().zip(&r.nearest).filter(|(correct, _)| **correct);
+        right.map(|(_, size)| size.unwrap_or(f32::INFINITY)).collect()
+    };
+    let mut sizes: Vec<f32> = results.iter().flat_map(of).collect();
+    sizes.sort_by(f32::total_cmp);
+    sizes.get(sizes.len() / 2).copied().filter(|size| size.is_finite())
 }

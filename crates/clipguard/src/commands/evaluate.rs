@@ -61,6 +61,10 @@ pub(crate) struct Args {
     /// lower a number. May be given several times.
     #[arg(long, value_name = "FILE")]
     adversarial: Vec<String>,
+    /// A model whose adversarial pictures count, too, beside those the plan names (`transfer-from`).
+    /// May be given several times.
+    #[arg(long, value_name = "MODEL")]
+    transfer_from: Vec<String>,
     /// Fail when a number is significantly below that of an earlier run (its folder or its
     /// `samples.jsonl`).
     #[arg(long, value_name = "RUN")]
@@ -75,6 +79,8 @@ pub(crate) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
     let mut plan = Plan::parse(&text, &args.plan)?;
     plan.samples = args.samples.unwrap_or(plan.samples);
     plan.adversarial.extend(args.adversarial.iter().cloned());
+    plan.transfer_from.extend(args.transfer_from.iter().cloned());
+    plan.check().map_err(Failure::Usage)?;
     let limits = limits::Limits::read(args.min_robust, args.baseline.as_deref())?;
     let minutes = args.max_minutes.unwrap_or(f64::INFINITY);
     if minutes.is_nan() || minutes < 0.0 {
@@ -107,6 +113,7 @@ fn command(args: &Args) -> String {
     text += &args.samples.map_or(String::new(), |n| format!(" --samples {n}"));
     text += &args.shard.map_or(String::new(), |shard| format!(" --shard {shard}"));
     args.adversarial.iter().for_each(|file| text += &format!(" --adversarial {file}"));
+    args.transfer_from.iter().for_each(|model| text += &format!(" --transfer-from {model}"));
     text
 }
 

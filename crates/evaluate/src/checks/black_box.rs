@@ -6,7 +6,11 @@ use super::{
     finding::{beside, count, flag},
     right,
 };
-use crate::{compare::McNemar, record::Check, record::Verdict};
+use crate::{
+    compare::McNemar,
+    interval::Interval,
+    record::{Check, Verdict},
+};
 use burn::tensor::Tensor;
 use clipguard_attack::{Batch, parse};
 use clipguard_model::Query;
@@ -17,7 +21,7 @@ const WITHOUT_GRADIENT: [&str; 3] = ["square", "hop-skip-jump", "hopskipjump"];
 /// Queries of the square attack.
 const QUERIES: usize = 5000;
 
-/// O2. Row: broken by the plan's attacks that use gradients, broken without gradients.
+/// O2. Row: broken by the plan's attacks that use gradients, broken by queries and not by them.
 pub(super) const BLACK_BOX: Probe = Probe {
     about: About {
         id: "O2",
@@ -32,13 +36,22 @@ pub(super) const BLACK_BOX: Probe = Probe {
     judge: |about, _, rows| {
         let only = count(rows, |r| r[1] > r[0]);
         let share = only as f64 / rows.len() as f64;
-        // The limit of AutoAttack's own warning (Croce and Hein 2020): 0.2 points.
+        // The limit of AutoAttack's own warning (Croce and Hein 2020): 0.2 points. One picture alone
+        // proves no share.
         let verdict = match share {
-            s if s >= 0.03 => Verdict::Fail,
+            s if s >= 0.03 && only > 1 => Verdict::Fail,
             s if s > 0.002 => Verdict::Suspect,
             _ => Verdict::Ok,
         };
-        about.found(share, 0.002, verdict)
+        let range = Interval::wilson(only, rows.len(), 0.95);
+        let mut check = about.found(share, 0.002, verdict);
+        check.explanation += &format!(
+            " Broken by queries alone: {only} of {} (95 percent interval {:.1} to {:.1} percent).",
+            rows.len(),
+            100.0 * range.low,
+            100.0 * range.high
+        );
+        check
     },
 };
 
@@ -58,7 +71,23 @@ fn black_box(bench: &Bench<'_>, batch: &Batch<'_>) -> Measured {
             inside.iter_mut().zip(now).for_each(|(i, n)| *i |= n);
         }
     }
-    Ok(beside(&[inside, bench.broken(&*square, bench.subject(), batch)]))
+    // What is broken already cannot be broken by queries alone: only the others are asked about.
+    let open: Vec<usize> = (0..inside.len()).filter(|&i| !inside[i]).collect();
+    let mut queries = vec![false; inside.len()];
+    if !open.is_empty() {
+        let (pixels, labels, keys) = rows_of(batch, &open);
+        let rest = Batch { pixels, labels: &labels, keys: &keys };
+        let found = bench.broken(&*square, bench.subject(), &rest);
+        open.iter().zip(found).for_each(|(&i, found)| queries[i] = found);
+    }
+    Ok(beside(&[inside, queries]))
+}
+
+/// Pictures, labels and keys of some rows.
+fn rows_of(batch: &Batch<'_>, rows: &[usize]) -> (Tensor<4>, Vec<usize>, Vec<String>) {
+    let parts = rows.iter().map(|&i| batch.pixels.clone().narrow(0, i, 1)).collect();
+    let labels = rows.iter().map(|&i| batch.labels[i]).collect();
+    (Tensor::cat(parts, 0), labels, rows.iter().map(|&i| batch.keys[i].clone()).collect())
 }
 
 /// O5. Row: whether a random point broke a picture that survived the descent.
@@ -87,10 +116,8 @@ fn random(bench: &Bench<'_>, batch: &Batch<'_>) -> Measured {
         if left.is_empty() {
             break;
         }
-        let keys: Vec<String> = left.iter().map(|&i| batch.keys[i].clone()).collect();
-        let labels: Vec<usize> = left.iter().map(|&i| batch.labels[i]).collect();
-        let parts = left.iter().map(|&i| batch.pixels.clone().narrow(0, i, 1)).collect();
-        let points = bench.random("O5", number, &Tensor::cat(parts, 0), &keys, bench.eps);
+        let (pixels, labels, keys) = rows_of(batch, &left);
+        let points = bench.random("O5", number, &pixels, &keys, bench.eps);
         let right = right(&bench.logits(&points, &keys, 0), &labels);
         left.iter().zip(&right).filter(|(_, right)| !**right).for_each(|(&i, _)| rows[i][0] = 1.0);
         let still = left.iter().zip(&right).filter(|(_, right)| **right);
@@ -121,8 +148,8 @@ pub(super) const TRANSFER: Probe = Probe {
 pub(super) const TRANSFER_ABOUT: About = About {
     id: "O11",
     name: "transfer does not beat the direct attack",
-    explanation: "Pictures made against the model without the defence broke it more often than \
-                  the attack that could look inside. That attack was blind.",
+    explanation: "Pictures made against another model, such as the one without the defence, broke \
+                  it more often than the attack that could look inside. That attack was blind.",
     remedy: "Repair the gradient of the defence, and take the worst case over both.",
 };
 

@@ -14,7 +14,7 @@ use super::{
     separator::{Readout, separate},
 };
 use crate::{
-    interval::binomial_cdf,
+    interval::{Interval, binomial_cdf},
     record::{Check, Verdict},
 };
 use burn::tensor::{Tensor, TensorData};
@@ -28,7 +28,7 @@ const GAP: f32 = 0.05;
 
 /// O14. Row: whether the readout separates; whether the plan's attacks found the planted point;
 /// whether random points did.
-pub(super) const PLANTED: Probe = Probe {
+pub(crate) const PLANTED: Probe = Probe {
     about: About {
         id: "O14",
         name: "the attack finds an adversarial that was planted",
@@ -61,10 +61,13 @@ fn judge(about: &About, rows: &[&[f64]]) -> Check {
     let mut check = about.found(found, 0.95, verdict);
     let hits = separated.iter().filter(|r| r[1] > 0.5).count();
     check.p_value = Some(binomial_cdf(hits, n, 0.95));
+    let range = Interval::wilson(hits, n, 0.95);
     check.explanation += &format!(
-        " Found for {:.1} percent of {n}, by random points for {:.1} percent; {skipped} left out \
+        " Found for {:.1} percent of {n} (95 percent interval {:.1} to {:.1}), by random points for {:.1} percent; {skipped} left out \
          because no readout separates them.",
         100.0 * found,
+        100.0 * range.low,
+        100.0 * range.high,
         100.0 * random
     );
     if verdict == Verdict::NotRun {
@@ -127,7 +130,7 @@ fn copies(picture: &Tensor<4>, count: usize) -> Tensor<4> {
 
 /// Number of points inside the ball: more than the features have dimensions, since any labelling
 /// of fewer can be separated.
-fn inner_points(bench: &Bench<'_>, dimensions: usize) -> usize {
+pub(crate) fn inner_points(bench: &Bench<'_>, dimensions: usize) -> usize {
     match bench.effort.inner {
         0 => (dimensions + dimensions / 4).max(200),
         count => count,

@@ -20,7 +20,9 @@ pub(super) fn section(worst: &Record) -> Option<Section> {
         return None;
     }
     let mut blocks = vec![Block::Table(attack_table(worst, &attacks))];
-    blocks.extend(iterations(worst, &attacks).map(Block::Lines));
+    for by_queries in [false, true] {
+        blocks.extend(progress(worst, &attacks, by_queries).map(Block::Lines));
+    }
     blocks.extend(histogram(&list::<f32>(worst, "norms")).map(Block::Bars));
     blocks.extend(class_table(list(worst, "classes")).map(Block::Table));
     Some(Section::new("What each attack did", blocks))
@@ -32,16 +34,26 @@ fn list<T: DeserializeOwned>(record: &Record, key: &str) -> Vec<T> {
 }
 
 fn attack_table(worst: &Record, attacks: &[Alone]) -> Table {
-    let headings = ["attack", "gradient", "alone", "with those above", "only this one broke"];
+    let mut headings =
+        vec!["attack", "gradient", "alone", "with those above", "only this one broke"];
+    let looks = attacks.iter().any(|part| part.nearest.is_some());
+    if looks {
+        headings.push("median smallest error");
+    }
     let mut table = Table::new("", &headings);
     for part in attacks {
-        table.row(vec![
+        let mut cells = vec![
             Cell::Text(part.attack.clone()),
             part.gradient.clone().map_or(Cell::Missing, Cell::Text),
             Cell::Share(Share::counted(part.alone, worst.n)),
             Cell::Share(Share::counted(part.cumulative, worst.n)),
             Cell::Count(part.unique as u64),
-        ]);
+        ];
+        if looks {
+            let size = part.nearest.map(|size| number::number(f64::from(size), 4));
+            cells.push(size.map_or(Cell::Missing, Cell::Text));
+        }
+        table.row(cells);
     }
     table.note = "Accuracy after the attack alone, and after it and all above it. The last column \
                   counts pictures that no other attack broke: an attack with none adds nothing \
@@ -50,40 +62,61 @@ fn attack_table(worst: &Record, attacks: &[Alone]) -> Table {
     table
 }
 
-/// Accuracy after so many evaluations of the loss, a curve for each attack that needed several.
-fn iterations(worst: &Record, attacks: &[Alone]) -> Option<LineChart> {
-    let n = worst.n as f64;
-    let start = worst.base? * n;
-    let series: Vec<Series> = attacks
-        .iter()
-        .filter(|part| part.first.last().is_some_and(|last| *last > 1))
-        .map(|part| {
-            let mut points = vec![(0.0, start / n)];
-            for (broken, step) in (1..).zip(&part.first) {
-                let point = (*step as f64, (start - f64::from(broken)) / n);
-                match points.last_mut() {
-                    Some(last) if last.0 == point.0 => *last = point,
-                    _ => points.push(point),
-                }
-            }
-            let name = match &part.gradient {
-                Some(mode) => format!("{}, {mode}", part.attack),
-                None => part.attack.clone(),
-            };
-            Series::new(name, points)
-        })
-        .take(6)
-        .collect();
+/// Accuracy after so many evaluations of the loss, or after so many queries: a curve for each
+/// attack of that kind that needed several.
+fn progress(worst: &Record, attacks: &[Alone], by_queries: bool) -> Option<LineChart> {
+    let own = attacks.iter().filter(|part| part.by_queries == by_queries);
+    let several = own.filter(|part| part.first.last().is_some_and(|last| *last > 1));
+    let series: Vec<Series> =
+        several.filter_map(|part| curve(worst, part, by_queries)).take(6).collect();
+    let (title, note, x) = match by_queries {
+        true => (
+            "How accuracy falls with the number of queries",
+            "These attacks see answers and no gradients. A query is a picture that is put to the \
+             model; the first one is 1.",
+            Axis::log("queries of a picture"),
+        ),
+        false => (
+            "How accuracy falls while the attack goes on",
+            "A curve that is still falling at its end belongs to an attack that was stopped too \
+             early.",
+            Axis::linear("evaluations of the loss"),
+        ),
+    };
     (!series.is_empty()).then(|| LineChart {
-        title: "How accuracy falls while the attack goes on".into(),
-        note: "A curve that is still falling at its end belongs to an attack that was stopped too \
-               early."
-            .into(),
-        x: Axis::linear("evaluations of the loss"),
+        title: title.into(),
+        note: note.into(),
+        x,
         y: Axis::percent("accuracy"),
         series,
         ..LineChart::default()
     })
+}
+
+/// The steps of one attack: evaluations are counted from 0, queries from 1.
+fn curve(worst: &Record, part: &Alone, by_queries: bool) -> Option<Series> {
+    let n = worst.n as f64;
+    let start = worst.base? * n;
+    let shift = f64::from(u8::from(by_queries));
+    let mut points = vec![(shift, start / n)];
+    for (broken, step) in (1..).zip(&part.first) {
+        let point = (*step as f64 + shift, (start - f64::from(broken)) / n);
+        match points.last_mut() {
+            Some(last) if last.0 == point.0 => *last = point,
+            _ => points.push(point),
+        }
+    }
+    // What nothing more was found in belongs to the curve as well.
+    if let (true, Some(most), Some(last)) = (by_queries, part.most, points.last().copied())
+        && most as f64 > last.0
+    {
+        points.push((most as f64, last.1));
+    }
+    let name = match &part.gradient {
+        Some(mode) => format!("{}, {mode}", part.attack),
+        None => part.attack.clone(),
+    };
+    Some(Series::new(name, points))
 }
 
 /// The smallest change that was enough, over the pictures that were broken.
@@ -162,8 +195,39 @@ mod tests {
             assert!(html.contains(said), "{said}");
         }
         let Block::Lines(chart) = &section.blocks[1] else { panic!("no curve") };
+        assert_eq!(chart.x.label, "evaluations of the loss");
         assert_eq!(chart.series.len(), 1, "one step is no curve");
         let last = chart.series[0].points.last().unwrap();
         assert_eq!((last.x, (last.y * 10.0).round()), (9.0, 2.0));
+    }
+    #[test]
+    fn attacks_without_gradients_have_a_curve_over_queries() {
+        let mut worst = Record { base: Some(0.9), ..Record::default() }.counted(2, 10);
+        let attacks = json!([
+            {"attack": "pgd", "alone": 7, "cumulative": 7, "unique": 0, "first": [1, 5]},
+            {"attack": "square", "alone": 5, "cumulative": 5, "unique": 1, "first": [0, 9, 9, 99],
+             "by_queries": true, "most": 1001, "nearest": 0.25},
+        ]);
+        worst.extra.insert("attacks".into(), attacks);
+        let section = section(&worst).unwrap();
+        let charts: Vec<&LineChart> = section
+            .blocks
+            .iter()
+            .filter_map(|block| match block {
+                Block::Lines(chart) => Some(chart),
+                _ => None,
+            })
+            .collect();
+        let [loss, queries] = charts[..] else { panic!("two curves: {}", charts.len()) };
+        assert_eq!((loss.series.len(), loss.series[0].name.as_str()), (1, "pgd"));
+        let points: Vec<(f64, i64)> = queries.series[0]
+            .points
+            .iter()
+            .map(|point| (point.x, (point.y * 10.0).round() as i64))
+            .collect();
+        // The first query is 1, and the curve goes on to the last one.
+        assert_eq!(points, [(1.0, 8), (10.0, 6), (100.0, 5), (1001.0, 5)]);
+        let html = section.html(1);
+        assert!(html.contains("queries of a picture") && html.contains("0.25"));
     }
 }

@@ -8,11 +8,15 @@ use std::collections::BTreeMap;
 pub(crate) fn radius(threat: &Threat) -> String {
     let size = match threat.eps {
         None => "without bound".into(),
+        Some(share) if threat.norm == PATCH => format!("of {}", number::percent(share)),
         Some(eps) => fraction(eps),
     };
     // The two belong on one line.
     format!("{}\u{a0}{size}", threat.norm).trim().to_owned()
 }
+
+/// The norm of a budget that is a share of the picture.
+const PATCH: &str = "patch";
 
 /// A radius as the field writes it: in steps of 1/255 where it is one.
 fn fraction(eps: f64) -> String {
@@ -25,15 +29,21 @@ fn fraction(eps: f64) -> String {
 
 /// Accuracy over the radius, a curve for each system and attack that has three radii or more.
 pub(crate) fn over_eps(records: &[Record]) -> Option<LineChart> {
-    let mut curves: BTreeMap<(&str, &str, &str), Vec<&Record>> = BTreeMap::new();
+    let mut curves: BTreeMap<[&str; 4], Vec<&Record>> = BTreeMap::new();
     let attacked = |r: &&Record| !r.is_clean() && !r.is_certified() && !is_study(r);
     for record in records.iter().filter(attacked) {
-        if record.threat.as_ref().is_some_and(|threat| threat.eps.is_some()) {
-            let key = (record.defence.as_str(), record.attack.as_str(), record.protocol.as_str());
-            curves.entry(key).or_default().push(record);
+        // The share of a patch is no size of a change.
+        if let Some(threat) = record.threat.as_ref().filter(|t| t.eps.is_some() && t.norm != PATCH)
+        {
+            let Record { defence, attack, protocol, .. } = record;
+            curves.entry([defence, attack, protocol, &threat.norm]).or_default().push(record);
         }
     }
-    let several = curves.keys().any(|key| Some(key.0) != curves.keys().next().map(|k| k.0));
+    let differ = |place: usize| {
+        let mut all = curves.keys().map(|key| key[place]);
+        all.next().is_some_and(|first| all.any(|other| other != first))
+    };
+    let (several, norms) = (differ(0), differ(3));
     let mut chart = LineChart {
         title: "How accuracy falls as the attacker may change more".into(),
         note: "Bands: 95% intervals. Accuracy must not rise with the radius and must reach zero."
@@ -42,7 +52,7 @@ pub(crate) fn over_eps(records: &[Record]) -> Option<LineChart> {
         y: Axis::percent("accuracy"),
         ..LineChart::default()
     };
-    for ((defence, attack, _), curve) in curves {
+    for ([defence, attack, _, norm], curve) in curves {
         let mut points: Vec<Point> = curve.iter().filter_map(|r| point(r)).collect();
         points.sort_by(|a, b| a.x.total_cmp(&b.x));
         points.dedup_by(|a, b| a.x == b.x);
@@ -58,7 +68,10 @@ pub(crate) fn over_eps(records: &[Record]) -> Option<LineChart> {
                 chart.x.ticks.push((point.x, fraction(point.x)));
             }
         }
-        let name = if several { format!("{attack}, {defence}") } else { attack.to_owned() };
+        let mut name = if several { format!("{attack}, {defence}") } else { attack.to_owned() };
+        if norms {
+            name += &format!(", {norm}");
+        }
         chart.series.push(Series { name, points });
     }
     chart.x.ticks.sort_by(|a, b| a.0.total_cmp(&b.0));

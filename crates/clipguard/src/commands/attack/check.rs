@@ -1,12 +1,13 @@
 //! `clipguard attack --check`: whether the number can be believed.
 
-use super::{Args, budget};
+use super::Args;
 use crate::{failure::Failure, session::Session};
-use clipguard_attack::{Batch, parse};
+use clipguard_attack::{Batch, Budget, parse};
 use clipguard_evaluate::{
     Check, Classifier, Reliability, Subset, Verdict,
-    checks::{Bench, CATALOGUE, Effort, Subject, examine},
-    report::{Table, reason},
+    checks::{Bench, CATALOGUE, Effort, NO_BALL, Subject, examine},
+    report::{Table, duration, reason},
+    seconds_of_checks,
 };
 use clipguard_model::GradientMode;
 
@@ -19,7 +20,9 @@ pub(super) fn run(
     size: usize,
     attack: &str,
 ) -> Result<Vec<Check>, Failure> {
-    let (norm, eps) = budget(&parse(attack)?.spelling());
+    let Budget::Ball { norm, eps } = Budget::of(&parse(attack)?.spelling()) else {
+        return Err(Failure::Usage(format!("--check: {NO_BALL}")));
+    };
     let plain = classifier.defended(&args.purify, None)?;
     let straight = classifier.defended(&args.purify, Some(GradientMode::StraightThrough))?;
     let bare = classifier.defended(&[], None)?;
@@ -41,6 +44,14 @@ pub(super) fn run(
         effort: Effort { batch: size, ..Effort::default() },
     };
     let batch = Batch { pixels: subset.pixels.clone(), labels: &subset.labels, keys: &subset.keys };
+    let [likely, most] = seconds_of_checks(&bench, &batch);
+    session.say(format!(
+        "{} checks on {} pictures: about {} if all are like the first, at most {}",
+        CATALOGUE.len(),
+        subset.len(),
+        duration(likely),
+        duration(most)
+    ));
     let bar = session.bar(CATALOGUE.len() as u64, "checking");
     let mut done = 0;
     let found = examine(&bench, &batch, size, &mut |id| {
