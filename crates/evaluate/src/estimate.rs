@@ -34,12 +34,18 @@ pub(crate) fn expected(
         most.insert(id, at_most);
     }
     let sum = |seconds: &BTreeMap<String, f64>| crate::report::duration(seconds.values().sum());
-    let checks = open.iter().filter(|task| matches!(task.kind, Kind::Check { .. })).count();
+    let count = |what: fn(&Kind) -> bool| open.iter().filter(|task| what(&task.kind)).count();
+    let parts = [
+        ("attacks", count(|kind| matches!(kind, Kind::Attack))),
+        ("proofs", count(|kind| matches!(kind, Kind::Certify { .. }))),
+        ("checks", count(|kind| matches!(kind, Kind::Check { .. }))),
+    ];
+    let parts = parts.iter().filter(|(_, n)| *n > 0).map(|(what, n)| format!("{n} {what}"));
     follow.note(&format!(
-        "{}: {} attacks and proofs, {checks} checks on {} pictures, at most {}; about {} if all are like the \
-         first {}, of which {} survive a short descent",
+        "{}: {} on {} pictures, at most {}; about {} if all are like the first {}, of which {} \
+         survive a short descent",
         stage.head.dataset,
-        open.len() - checks,
+        parts.collect::<Vec<_>>().join(", "),
         stage.head.samples.len(),
         sum(&most),
         sum(&expected),
