@@ -4,10 +4,9 @@ Usage: large_models.py CLIPGUARD [ARCHITECTURE...]
 
 For every architecture: open_clip's shapes with random f32 values are written as a folder of safetensors; then
   inspect   time of `clipguard inspect`, which reads the header alone
-  load      peak memory of `clipguard inspect --deep` (every number is read) and of `clipguard convert`, over the size of
-            the file
+  load      peak memory of `clipguard inspect --deep`, which reads every number, over the size of the file
   embed     two pictures and a text, and the peak memory of that
-  convert   folder -> folder; all arrays equal to the bit
+  convert   folder -> folder, and the peak memory of that; all arrays equal to the bit
 Peak memory is the kernel's (`ru_maxrss` of the child, which begins with that of its parent: so this process stays
 small, and another writes the weights). Ends with 1 when loading takes more than 1.3 times the file.
 """
@@ -96,7 +95,7 @@ def main():
             }
             print(f"{name}: {size / 1e9:.2f} GB, {side} px", flush=True)
             for what, (seconds, peak) in rows.items():
-                above = what in ("inspect --deep", "convert") and peak > LIMIT * size
+                above = what == "inspect --deep" and peak > LIMIT * size
                 failed |= above
                 print(f"  {what:15} {seconds:6.2f} s   peak {peak / 1e9:5.2f} GB = {peak / size:.2f} of the file"
                       f"{'  ABOVE THE LIMIT' if above else ''}")

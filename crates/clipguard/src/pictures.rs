@@ -89,31 +89,21 @@ pub(crate) fn next_batch(
     Ok(loader.by_ref().take(batch).collect::<Result<_, _>>()?)
 }
 
-/// Pixels `[max(pictures, rows), 3, side, side]` in `[0, 1]`, black below the pictures.
-///
-/// A matrix product may add in another order when it has another number of rows. Batches of one
-/// size make a row's bits independent of how many pictures happen to be left.
-pub(crate) fn pixels(clip: &Clip, pictures: &[Prepared], rows: usize) -> Tensor<4> {
-    let side = clip.preprocess().resize.size as usize;
-    let blank = vec![0; 3 * side * side];
-    let mut all: Vec<&[u8]> = pictures.iter().map(|picture| picture.rgb.as_slice()).collect();
-    all.resize(rows.max(all.len()), &blank);
+/// Pixels `[pictures, 3, side, side]` in `[0, 1]`.
+pub(crate) fn pixels(clip: &Clip, pictures: &[Prepared]) -> Tensor<4> {
+    let all: Vec<&[u8]> = pictures.iter().map(|picture| picture.rgb.as_slice()).collect();
     clip.preprocess().stack(&all, clip.device())
 }
 
-/// Unit embeddings of the pictures, row by row, computed in a batch of `rows`.
-pub(crate) fn embed(clip: &Clip, pictures: &[Prepared], rows: usize) -> Result<Vec<f32>, Failure> {
-    let embedded = normalise(clip.encode_image(pixels(clip, pictures, rows)));
-    values(embedded, pictures.len())
+/// Unit embeddings of the pictures, row by row. Those of a picture do not depend on the others.
+pub(crate) fn embed(clip: &Clip, pictures: &[Prepared]) -> Result<Vec<f32>, Failure> {
+    values(normalise(clip.encode_image(pixels(clip, pictures))))
 }
 
-/// The first `rows` rows of a matrix.
-pub(crate) fn values(matrix: Tensor<2>, rows: usize) -> Result<Vec<f32>, Failure> {
-    let [_, columns] = matrix.dims();
-    let mut values = matrix
+/// A matrix, row by row.
+pub(crate) fn values(matrix: Tensor<2>) -> Result<Vec<f32>, Failure> {
+    matrix
         .into_data()
         .try_to_vec::<f32>()
-        .map_err(|error| Failure::Failed(format!("reading a result: {error:?}")))?;
-    values.truncate(rows * columns);
-    Ok(values)
+        .map_err(|error| Failure::Failed(format!("reading a result: {error:?}")))
 }

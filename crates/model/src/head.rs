@@ -2,6 +2,7 @@
 
 use crate::{Clip, ModelError, clip::normalise, tokenizer::Tokenizer};
 use burn::tensor::{Tensor, TensorData};
+use clipguard_ops as ops;
 
 /// Texts encoded at once.
 const BATCH: usize = 256;
@@ -56,6 +57,12 @@ impl Head {
         let data = TensorData::new(columns, [dim, classes.len()]);
         Ok(Self { classes: classes.to_vec(), matrix: Tensor::from_data(data, clip.device()) })
     }
+}
+
+/// `scale * z @ matrix`: logits `[batch, classes]` of unit embeddings `[batch, dim]`. Those of a
+/// picture do not depend on the others of its batch.
+pub fn logits(z: Tensor<2>, matrix: &Tensor<2>, scale: f32) -> Tensor<2> {
+    ops::linear(z, matrix.clone().transpose(), None) * scale
 }
 
 /// Unit text embeddings, `texts.len() * dim` values row by row.

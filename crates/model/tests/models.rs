@@ -136,6 +136,31 @@ fn losses_and_gradients_equal_the_reference() {
     }
 }
 
+#[test]
+fn pictures_get_the_rows_they_get_alone() {
+    let device = Device::flex();
+    for model in MODELS.into_iter().chain(FOREIGN) {
+        let golden = Golden::open(&format!("clip/models/{model}"), "expect");
+        let checkpoint = checkpoint(model);
+        let clip = checkpoint.build(&device).unwrap();
+        let some = pixels(&checkpoint, &golden, &device);
+        let [n, channels, side, _] = some.dims();
+        // Forty pictures: the given ones, ever darker.
+        let all: Vec<_> =
+            (0..40usize.div_ceil(n)).map(|i| some.clone() / (1.0 + i as f32)).collect();
+        let all = Tensor::cat(all, 0);
+        let whole = values(clip.encode_image(all.clone()));
+        for rows in [1, 3, 32] {
+            let parts = (0..all.dims()[0]).step_by(rows).map(|start| {
+                let end = (start + rows).min(all.dims()[0]);
+                let part = all.clone().slice([start..end, 0..channels, 0..side, 0..side]);
+                clip.encode_image(part)
+            });
+            assert_eq!(values(Tensor::cat(parts.collect(), 0)), whole, "{model}, {rows} at once");
+        }
+    }
+}
+
 /// Long batches are computed in groups of similar length; nobody may notice.
 #[test]
 fn texts_of_all_lengths_get_the_rows_they_get_alone() {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
-use clipguard_model::{Encoder, Query, Victim, normalise};
+use clipguard_model::{Encoder, Query, Victim, head, normalise};
 
 use crate::{Limit, Purifier};
 
@@ -67,7 +67,7 @@ impl<E: Encoder> Defended<E> {
 
     /// Logits `[batch, classes]` of purified embeddings.
     pub fn classify(&self, embedding: Tensor<2>) -> Tensor<2> {
-        embedding.matmul(self.head.clone()) * self.scale
+        head::logits(embedding, &self.head, self.scale)
     }
 
     /// The encoder as the last of `purifiers` asks it, each of its questions as the one before

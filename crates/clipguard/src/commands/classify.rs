@@ -186,11 +186,7 @@ pub(crate) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
     let options =
         LoaderOptions { threads: session.threads, strict: args.strict, ..Default::default() };
     let mut loader = name_skipped(load_all(sources, resize, options)?, session, &bar);
-    // A defence whose rows act on each other must not see rows that are no pictures.
-    let (batch, rows) = match victim.limit() {
-        Some(limit) => (BATCH.min(limit.rows), 0),
-        None => (BATCH, BATCH),
-    };
+    let batch = victim.limit().map_or(BATCH, |limit| BATCH.min(limit.rows));
     let mut printer = Printer { json: session.json, paths: &args.paths, table: Printer::table() };
     let mut count = 0;
     loop {
@@ -202,11 +198,9 @@ pub(crate) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
         if pictures.is_empty() {
             break;
         }
-        let pixels = pixels(&classifier.clip, &pictures, rows);
-        let mut keys: Vec<String> = pictures.iter().map(|picture| picture.key.clone()).collect();
-        keys.resize(pixels.dims()[0], String::new());
-        let logits = victim.logits(Query { pixels, keys: &keys, draw: 0 });
-        let logits = values(logits, pictures.len())?;
+        let pixels = pixels(&classifier.clip, &pictures);
+        let keys: Vec<String> = pictures.iter().map(|picture| picture.key.clone()).collect();
+        let logits = values(victim.logits(Query { pixels, keys: &keys, draw: 0 }))?;
         bar.inc(pictures.len() as u64);
         count += pictures.len();
         bar.suspend(|| {

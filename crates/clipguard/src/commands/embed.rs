@@ -31,8 +31,8 @@ use texts::Texts;
 /// parts. A part that is there is not computed again, so the same command goes on where an
 /// interrupted one stopped.
 ///
-/// Memory does not grow with the number of pictures. Rows do not depend on shards: those of
-/// `--shard 0/3`, `1/3` and `2/3` are, bit for bit, those of the whole with the same `--batch`.
+/// Memory does not grow with the number of pictures. A row depends on its picture or text alone:
+/// those of `--shard 0/3`, `1/3` and `2/3` are, bit for bit, those of the whole.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     clipguard embed --model embedded --images embedded --out demo.safetensors\n  \
@@ -68,7 +68,7 @@ pub(crate) struct Args {
     /// Positions of the source in a part of a folder.
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
     part_size: u64,
-    /// Pictures computed at once; the last bits of a row may depend on it.
+    /// Pictures computed at once. Results do not depend on it.
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=4096))]
     batch: u16,
     /// Only pictures at positions I, I+N, I+2N, ... of the source; of a folder, parts I, I+N, ...
@@ -181,7 +181,7 @@ fn one_file(
         if pictures.is_empty() {
             break;
         }
-        image.push(&embed(clip, &pictures, batch)?)?;
+        image.push(&embed(clip, &pictures)?)?;
         bar.inc(pictures.len() as u64);
         for picture in pictures {
             let caption = rows.take(picture);

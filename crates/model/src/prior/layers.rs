@@ -5,7 +5,7 @@
 //! gradient is an expression like any other: so the pullbacks are composed of ordinary tensor
 //! functions, which the tape differentiates once more. All tensors are `[batch, tokens, width]`.
 
-use burn::tensor::{DType, Tensor, TensorData, activation::sigmoid, activation::softmax};
+use burn::tensor::{Tensor, TensorData, activation::sigmoid, activation::softmax};
 use clipguard_ops as ops;
 
 /// Length of queries and keys: the scale of the cosine attention is its square, 16.
@@ -13,11 +13,7 @@ const LENGTH: f64 = 4.0;
 
 /// `x w^T`, `w` is `[out, in]`.
 pub(super) fn product(x: Tensor<3>, w: &Tensor<2>) -> Tensor<3> {
-    // The fused product has rows that do not depend on each other, and is for f32 only.
-    match x.dtype() {
-        DType::F32 => ops::linear(x, w.clone(), None),
-        _ => x.matmul(w.clone().transpose().unsqueeze()),
-    }
+    ops::linear(x, w.clone(), None)
 }
 
 /// Gradient of [`product`] with respect to `x`.

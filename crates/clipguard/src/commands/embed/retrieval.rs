@@ -83,8 +83,7 @@ impl<'a> Work<'a> {
         if pictures.is_empty() {
             return Ok(());
         }
-        let batch = usize::from(self.args.batch);
-        part.image.push(&embed(&self.model.clip, pictures, batch)?)?;
+        part.image.push(&embed(&self.model.clip, pictures)?)?;
         for picture in pictures.drain(..) {
             if let (Some(texts), Some(caption)) = (&mut part.texts, &picture.caption) {
                 texts.push(caption)?;
@@ -208,7 +207,6 @@ fn prepare_folder(work: &Work<'_>) -> Result<(), Failure> {
         "digest": work.model.digest,
         "images": work.args.images,
         "part_size": work.args.part_size,
-        "batch": work.args.batch,
         "captions": work.pairs,
         "precision": match work.args.precision { Bits::F16 => "f16", Bits::F32 => "f32" },
     });

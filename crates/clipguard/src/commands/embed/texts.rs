@@ -39,7 +39,7 @@ impl<'a> Texts<'a> {
             )),
             other => other.into(),
         })?;
-        self.spool.push(&values(normalise(embedded), rows.len())?)
+        self.spool.push(&values(normalise(embedded))?)
     }
 
     pub(super) fn finish(mut self) -> Result<Spool, Failure> {
