@@ -391,7 +391,8 @@ fn detectors_and_embeddings_are_told_and_shown() {
     let (plan, out) = (folder.path().join("plan.toml"), folder.path().join("out"));
     fs::write(&plan, STUDIES).unwrap();
     let (plan, out_text) = (plan.to_str().unwrap(), out.to_str().unwrap());
-    succeeds(&["-q", "evaluate", plan, "--out", out_text]);
+    let told = succeeds(&["-q", "evaluate", plan, "--out", out_text]);
+    assert!(told.contains("AUROC") && told.contains("blank-cosine"), "{told}");
     let all = records(&out);
     let found: Vec<&Value> = all.iter().filter(|r| r["task"] == "adversarial_detection").collect();
     assert_eq!(found.len(), 2, "a record for each weight");

@@ -7,7 +7,7 @@ use crate::{failure::Failure, session::Session};
 use clipguard_evaluate::{
     Evaluation, Plan, Record, Shard,
     progress::Until,
-    report::{Table, duration},
+    report::{Table, duration, is_study},
     report_of_run, runner,
 };
 use progress::Progress;
@@ -222,11 +222,14 @@ pub(crate) fn tell(records: &[Record], folder: &Path, session: &Session) -> Resu
             .map_err(|e| Failure::Failed(format!("records: {e}")))?;
         println!("{text}");
     } else {
-        // Accuracies and recalls have no column in common.
-        let told = records.iter().filter(|r| !r.metrics.0.is_empty()).cloned();
+        // Accuracies, recalls and detectors have no column in common.
+        let told = records.iter().filter(|r| !r.metrics.0.is_empty() && !is_study(r)).cloned();
         let (counted, others): (Vec<Record>, Vec<Record>) = told.partition(|r| r.share().is_some());
         for part in [counted, others].iter().filter(|part| !part.is_empty()) {
             println!("{}", Table::of_records(part).text(100));
+        }
+        if let Some(detectors) = Table::of_detectors(records) {
+            println!("{}", detectors.text(100));
         }
         println!("report  {}", folder.join("report.html").display());
     }

@@ -33,6 +33,7 @@ pub use from_records::headline_record;
 pub use gallery::{Gallery, Pixels, Prediction, Triple};
 pub use panel::{Comparison, Headline, Reproduce, Side, ThreatModel, Tone};
 pub use share::Share;
+pub use studies::is_study;
 pub use table::{Cell, Column, Row, Table};
 
 use crate::record::Check;

@@ -14,21 +14,28 @@ fn kept<T: DeserializeOwned>(record: &Record, key: &str) -> Option<T> {
 }
 
 /// Whether a record is told in a section of its own and in no table of accuracies.
-pub(super) fn is_study(record: &Record) -> bool {
+pub fn is_study(record: &Record) -> bool {
     ["detection", "embeddings"].iter().any(|key| record.extra.contains_key(*key))
 }
 
-/// The section of all detectors; `None` without any.
-pub(super) fn detectors(records: &[Record]) -> Option<Section> {
-    let found: Vec<(&Record, Detection)> =
-        records.iter().filter_map(|r| Some((r, kept(r, "detection")?))).collect();
-    if found.is_empty() {
-        return None;
+/// The records of detectors.
+fn found(records: &[Record]) -> Vec<(&Record, Detection)> {
+    records.iter().filter_map(|r| Some((r, kept(r, "detection")?))).collect()
+}
+
+impl Table {
+    /// What the detectors among the records are worth; `None` without any.
+    pub fn of_detectors(records: &[Record]) -> Option<Self> {
+        let found = found(records);
+        (!found.is_empty()).then(|| table(&found))
     }
+}
+
+fn table(found: &[(&Record, Detection)]) -> Table {
     let headings =
         ["data", "defence", "score", "weight", "broken", "AUROC", "false alarms", "unnoticed"];
     let mut table = Table::new("", &headings);
-    for (record, told) in &found {
+    for (record, told) in found {
         let text = |text: &str| Cell::Text(text.to_owned());
         table.row(vec![
             text(&record.dataset),
@@ -47,6 +54,15 @@ pub(super) fn detectors(records: &[Record]) -> Option<Section> {
                   have one. Unnoticed: broken pictures without an alarm at 5 percent false alarms. \
                   In brackets 95% intervals by resampling pictures."
         .into();
+    table
+}
+
+/// The section of all detectors; `None` without any.
+pub(super) fn detectors(records: &[Record]) -> Option<Section> {
+    let found = found(records);
+    if found.is_empty() {
+        return None;
+    }
     let words = "Attacked pictures may lie where clean ones seldom do, so the likelihood of an \
                  embedding can serve as a detector. Weight 0 is an attack that does not know of \
                  it. The others raise the likelihood beside their loss: what is left of the \
@@ -54,7 +70,7 @@ pub(super) fn detectors(records: &[Record]) -> Option<Section> {
         .to_owned();
     let mut blocks = vec![Block::Text(words)];
     blocks.extend(areas(&found).map(Block::Lines));
-    blocks.push(Block::Table(table));
+    blocks.push(Block::Table(table(&found)));
     Some(Section::new("Likelihood as a detector", blocks))
 }
 
