@@ -75,6 +75,15 @@ pub enum ModelError {
         /// Up to ten names.
         extra: String,
     },
+    /// A picture tower without a text tower.
+    #[error(
+        "{}: a picture tower without a text tower; class names need one: put it over the model it \
+         was tuned from (`MODEL+FILE`)", path.display()
+    )]
+    NoTexts {
+        /// The file.
+        path: PathBuf,
+    },
     /// A parameter that is asked for and not there.
     #[error("the weights lack `{name}`")]
     Missing {

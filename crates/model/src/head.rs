@@ -70,6 +70,14 @@ pub fn embed_texts(clip: &Clip, texts: &[&str]) -> Result<Vec<f32>, ModelError> 
     embed_rows(clip, &rows(clip, texts))
 }
 
+/// Mean of the unit embeddings of `texts`, `[dim]`: the blank prompt of CLIPure.
+pub fn mean_text(clip: &Clip, texts: &[String]) -> Result<Tensor<1>, ModelError> {
+    let dim = clip.architecture().embed_dim;
+    let values = embed_rows(clip, &rows(clip, texts))?;
+    let data = TensorData::new(values, [texts.len(), dim]);
+    Ok(Tensor::<2>::from_data(data, clip.device()).mean_dim(0).reshape([dim]))
+}
+
 fn rows(clip: &Clip, texts: &[impl AsRef<str>]) -> Vec<Vec<u32>> {
     let (tokenizer, context) = (Tokenizer::clip(), clip.architecture().text.context);
     texts.iter().map(|text| tokenizer.row(text.as_ref(), context)).collect()

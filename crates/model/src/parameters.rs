@@ -282,6 +282,10 @@ fn complete(path: &Path, missing: &[String], extra: &[String]) -> Result<(), Mod
     if missing.is_empty() && extra.is_empty() {
         return Ok(());
     }
+    let is_there = |tower: &str| !missing.iter().any(|name| name.starts_with(tower));
+    if missing.iter().any(|name| name.ends_with("token_embedding.weight")) && is_there("visual.") {
+        return Err(ModelError::NoTexts { path: path.to_owned() });
+    }
     Err(ModelError::Keys {
         path: path.to_owned(),
         missing: first_ten(missing.iter()),

@@ -157,6 +157,8 @@ fn a_prior_of_another_width_and_no_prior_at_all_are_refused() {
     classify(&spelled(&model)).ended(3, &["open_clip_model", "another kind of model"]);
     classify(&spelled(Path::new("/nowhere/prior"))).ended(3, &["/nowhere/prior"]);
     classify("clipure-diff").ended(2, &["prior", "path"]);
+    classify("clipure-cos:blank=imagenet1k").ended(0, &[]);
+    classify("clipure-cos:blank=imagnet1k").ended(2, &["blank", "did you mean `imagenet1k`"]);
 }
 
 #[test]
@@ -195,6 +197,21 @@ fn a_model_without_a_text_tower_is_refused() {
         &["embed", "--images", "scenes:2:side=32", "--out", "o.safetensors", "--model"],
     ] {
         clipguard(&[command, &[text(folder.path())]].concat())
-            .ended(3, &["open_clip_model", "token_embedding"]);
+            .ended(3, &["open_clip_model", "without a text tower", "MODEL+FILE"]);
     }
+    // Over the model it comes from it is that model.
+    let embed = |model: &str, name: &str| {
+        let out = folder.path().join(name);
+        let images = ["--images", "scenes:2:side=32", "--no-captions", "--out", text(&out)];
+        clipguard(&[&["embed", "--model", model], &images[..]].concat()).ended(0, &[]);
+        let bytes = std::fs::read(&out).unwrap();
+        let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        file.tensor("image").unwrap().data().to_vec()
+    };
+    let whole = embed(text(&source), "whole.safetensors");
+    let spelling = format!("{}+{}", text(&source), text(&out));
+    assert_eq!(embed(&spelling, "over.safetensors"), whole);
+    let twice = format!("{}+{}", text(&source), text(&source.join("open_clip_model.safetensors")));
+    let command = ["classify", "--classes", "a,b", "scenes:2:side=32", "--model", &twice];
+    clipguard(&command).ended(3, &["a whole model"]);
 }

@@ -10,9 +10,9 @@ use clipguard_data::{Fit, Interpolation};
 use clipguard_evaluate::report::{Cell, Table};
 use clipguard_model::{
     Architecture, Checkpoint, Container, Preprocess,
-    checkpoint::Outline,
     config::{Vision, architecture_names},
     container::Format,
+    outline::Outline,
     parameters::parameter_counts,
 };
 use serde_json::json;

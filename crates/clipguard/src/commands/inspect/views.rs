@@ -9,7 +9,7 @@ use crate::{
 };
 use clipguard_data::{Limits, Picture, Resize, Sample, augment, shown, text};
 use clipguard_evaluate::{
-    record_file::write_atomic,
+    records::record_file::write_atomic,
     report::{Cell, Table},
 };
 use serde_json::{Value, json};
