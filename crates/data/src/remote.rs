@@ -32,8 +32,16 @@ const LARGEST: u64 = 8 << 20;
 const MOST: usize = 2 << 30;
 /// How often a request is repeated.
 const RETRIES: usize = 4;
-/// A server that sends nothing for so long has stalled.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// A server that sends nothing for so many seconds has stalled, unless the variable says otherwise.
+const PATIENCE: u64 = 30;
+/// The variable.
+const PATIENCE_SET: &str = "CLIPGUARD_PATIENCE";
+
+/// How long a server may send nothing.
+fn patience() -> Duration {
+    let set = std::env::var(PATIENCE_SET).ok().and_then(|text| text.parse().ok());
+    Duration::from_secs(set.filter(|seconds| *seconds > 0).unwrap_or(PATIENCE))
+}
 
 /// Whether a spelling is an URL that is read here.
 pub(crate) fn is_url(spelling: &str) -> bool {
@@ -172,8 +180,8 @@ fn make(scheme: &str, host: &str, place: &str) -> object_store::Result<Arc<dyn O
     let retry = RetryConfig { max_retries: RETRIES, ..RetryConfig::default() };
     let options = ClientOptions::new()
         .with_timeout_disabled()
-        .with_connect_timeout(PATIENCE)
-        .with_read_timeout(PATIENCE)
+        .with_connect_timeout(patience())
+        .with_read_timeout(patience())
         .with_allow_http(true);
     if scheme != "s3" {
         let builder = HttpBuilder::new().with_url(place).with_client_options(options);
@@ -211,7 +219,15 @@ fn failure(error: &object_store::Error) -> io::Error {
             let repeated = source.to_string().contains(" retries,");
             let often =
                 if repeated { format!(" (tried {} times)", RETRIES + 1) } else { "".into() };
-            format!("{}{often}", shown(&cause.to_string()))
+            let cause = cause.to_string();
+            if cause.contains("timed out") {
+                let seconds = patience().as_secs();
+                let reason = "the server does not answer, or stalled";
+                let reason =
+                    format!("{reason}: nothing came for {seconds} s ({PATIENCE_SET}){often}");
+                return io::Error::new(io::ErrorKind::TimedOut, reason);
+            }
+            format!("{}{often}", shown(&cause))
         }
         other => shown(&other.source().map_or_else(|| other.to_string(), ToString::to_string)),
     };

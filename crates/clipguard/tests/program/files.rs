@@ -159,6 +159,28 @@ fn buckets_are_read_with_and_without_credentials() {
 }
 
 #[test]
+fn a_server_that_stalls_is_asked_again_and_then_named() {
+    let (server, room) = (Server::start(), tempfile::tempdir().unwrap());
+    let out = room.path().join("shards");
+    clipguard(&["export", "scenes:4:side=32", "--out", text(&out)]).ended(0, &[]);
+    let (_, bytes) = files(&out).into_iter().next().unwrap();
+    server.put("/a.tar", &bytes);
+    let url = server.url("/a.tar");
+    let back = room.path().join("back");
+    let export = ["export", &url, "--out", text(&back)];
+    let short = [("CLIPGUARD_PATIENCE", "1")];
+    server.stall(1);
+    with(&short, &export).ended(0, &[]);
+    let told = clipguard(&["inspect", "--json", text(&back.join("00000.tar"))]).ended(0, &[]);
+    assert_eq!(told.json()[0]["samples"], 4);
+    server.stall(1000);
+    std::fs::remove_dir_all(&back).unwrap();
+    let told = with(&short, &export);
+    assert_ne!(told.code, 0, "{}", told.stderr);
+    told.ended(3, &["a.tar", "stalled", "1 s", "CLIPGUARD_PATIENCE"]);
+}
+
+#[test]
 fn models_come_from_the_hub() {
     let (server, room) = (Server::start(), tempfile::tempdir().unwrap());
     let commit = "c".repeat(40);

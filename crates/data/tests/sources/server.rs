@@ -24,6 +24,8 @@ struct Shared {
     failures: AtomicUsize,
     /// Bodies that are still to break off in the middle.
     breaks: AtomicUsize,
+    /// Bodies that still begin and then say nothing more.
+    stalls: AtomicUsize,
 }
 
 /// A server that lives as long as the test program.
@@ -71,6 +73,11 @@ impl Server {
     /// Breaks the next `count` bodies off in the middle.
     pub(crate) fn break_off(&self, count: usize) {
         self.shared.breaks.store(count, Ordering::SeqCst);
+    }
+
+    /// Lets the next `count` bodies begin and then say nothing for a minute.
+    pub(crate) fn stall(&self, count: usize) {
+        self.shared.stalls.store(count, Ordering::SeqCst);
     }
 
     pub(crate) fn requests(&self) -> Vec<String> {
@@ -163,6 +170,11 @@ fn answer(shared: &Shared, mut stream: TcpStream) -> Option<()> {
     }
     match method.as_str() {
         "HEAD" => send(status, &headers, b"", part.len()),
+        _ if take(&shared.stalls) => {
+            send(status, &headers, &part[..part.len() / 2], part.len());
+            std::thread::sleep(std::time::Duration::from_secs(60));
+            None
+        }
         _ if take(&shared.breaks) => send(status, &headers, &part[..part.len() / 2], part.len()),
         _ => send(status, &headers, part, part.len()),
     }
