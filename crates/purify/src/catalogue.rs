@@ -7,8 +7,8 @@ use clipguard_data::spelling::{Method, Parameters, Spelling, find};
 use clipguard_model::Clip;
 
 use crate::{
-    ClipureCos, ClipureDiff, Csr, Denoise, Encode, Et3, Purifier, PurifyError, Smooth, Ttc,
-    clipure_cos, clipure_diff, csr, denoise, et3, smooth, ttc,
+    ClipureCos, ClipureDiff, Csr, Denoise, Encode, Et3, Purifier, PurifyError, Shifts, Smooth, Ttc,
+    clipure_cos, clipure_diff, csr, denoise, et3, shifts, smooth, ttc,
 };
 
 /// What purifiers need of the model they defend.
@@ -34,13 +34,7 @@ pub const CATALOGUE: &[Method<Build>] = &[
         about: "turns the embedding towards that of a blank prompt",
         source: "Zhang et al., CLIPure, ICLR 2025",
         parameters: clipure_cos::Settings::list,
-        build: |spelling, material| {
-            let settings = ClipureCos::settings(spelling)?;
-            let what = "the embedding of the blank prompt";
-            let blank = material.blank.clone();
-            let blank = blank.ok_or(PurifyError::Material { purifier: "clipure-cos", what })?;
-            Ok(Box::new(ClipureCos::new(settings, blank)?))
-        },
+        build: |spelling, material| Ok(Box::new(ClipureCos::from_spelling(spelling, material)?)),
     },
     Method {
         name: "clipure-diff",
@@ -83,6 +77,13 @@ pub const CATALOGUE: &[Method<Build>] = &[
         source: "after Cohen et al., Randomized Smoothing, ICML 2019",
         parameters: smooth::Settings::list,
         build: |spelling, _| Ok(Box::new(Smooth::from_spelling(spelling)?)),
+    },
+    Method {
+        name: "shifts",
+        about: "takes the mean embedding of the picture and of copies moved by a few pixels",
+        source: "test-time augmentation, averaged in the embedding",
+        parameters: shifts::Settings::list,
+        build: |spelling, _| Ok(Box::new(Shifts::from_spelling(spelling)?)),
     },
 ];
 
@@ -189,7 +190,21 @@ mod tests {
         assert!(say("csr:width=0", &material).contains("above 0"));
         assert!(say("smooth:copies=0", &material).contains("at least one"));
         assert!(say("smooth:sigma=-1", &material).contains("not negative"));
+        assert!(say("shifts:pixels=0", &material).contains("1 to 64"));
         let of = |blank| Material { blank: Some(blank), ..Material::default() };
+        assert!(
+            say("clipure-cos:blank=imagnet1k", &material).contains("did you mean `imagenet1k`")
+        );
+        let wide = Material { blank: Some(Tensor::ones([16], &device)), ..material.clone() };
+        let turned = |text: &str| {
+            let picture = Tensor::<2>::ones([1, 16], &device).slice_fill([0..1, 0..8], 0.5);
+            let purifier = parse(text, &wide).unwrap();
+            let z = purifier.embedding(picture, &["a".to_owned()], 0);
+            z.into_data().try_to_vec::<f32>().unwrap()
+        };
+        let [own, random] = ["", ",blank=random"]
+            .map(|blank| turned(&format!("clipure-cos:steps=1,eta=0.2{blank}")));
+        assert_ne!(own, random);
         let zero = of(Tensor::zeros([4], &device));
         assert!(say("clipure-cos", &zero).contains("not zero"));
 

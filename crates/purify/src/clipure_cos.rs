@@ -9,13 +9,17 @@
 
 use burn::tensor::{Bool, DType, Tensor, TensorData};
 use clipguard_data::{
-    parameters,
+    Stream, parameters,
     spelling::{Parameters, Spelling, SpellingError},
 };
-use clipguard_model::victim::GradientMode;
+use clipguard_model::{head, prompts, victim::GradientMode};
 use serde::{Deserialize, Serialize};
 
-use crate::{Limit, Purifier, PurifyError, angles::angles};
+use crate::{Limit, Purifier, PurifyError, angles::angles, catalogue::Material};
+
+const NAME: &str = "clipure-cos";
+/// The direction without meaning.
+const RANDOM: &str = "random";
 
 /// What the direction of a step is divided by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +61,9 @@ parameters! {
         gradient: Option<GradientMode> = None,
         /// Accept batches over 8 in released mode.
         force: bool = false,
+        /// Where to: a built-in template set, whose templates are filled with nothing, or `random`,
+        /// a direction without meaning to compare with; none: the templates of the classifier.
+        blank: Option<String> = None,
     }
 }
 
@@ -90,9 +97,36 @@ impl ClipureCos {
         let size: f64 = length.clone().into_data().iter::<f64>().sum();
         if !(size.is_finite() && size > 0.0) {
             let what = "a blank-prompt embedding that is finite and not zero";
-            return Err(PurifyError::Material { purifier: "clipure-cos", what });
+            return Err(PurifyError::Material { purifier: NAME, what });
         }
         Ok(Self { settings, blank: blank / length })
+    }
+
+    /// The purifier of a spelling such as `clipure-cos:steps=9`.
+    ///
+    /// # Errors
+    /// As [`ClipureCos::settings`] and [`ClipureCos::new`]; a template set that does not exist.
+    pub fn from_spelling(spelling: &Spelling, material: &Material) -> Result<Self, PurifyError> {
+        let settings = Self::settings(spelling)?;
+        let missing = |what| PurifyError::Material { purifier: NAME, what };
+        let known = material.blank.clone();
+        let blank = match settings.blank.as_deref() {
+            None => known.ok_or(missing("the embedding of the blank prompt"))?,
+            Some(RANDOM) => {
+                let like = known.ok_or(missing("the width of the embeddings"))?;
+                let mut stream = Stream::counted(0, "clipure-cos/random", 0);
+                let values: Vec<f32> = (0..like.dims()[0]).map(|_| stream.normal()).collect();
+                Tensor::from_data(TensorData::new(values, like.dims()), &like.device())
+            }
+            Some(name) => {
+                let clip = material.clip.as_ref().ok_or(missing("the model"))?;
+                let refuse = |reason: String| spelling.refuse("blank", reason);
+                let set = prompts::templates(name).map_err(|e| refuse(e.to_string()))?;
+                let texts: Vec<String> = set.blanks().collect();
+                head::mean_text(clip, &texts).map_err(|e| refuse(e.to_string()))?
+            }
+        };
+        Self::new(settings, blank)
     }
 
     /// The settings a spelling such as `clipure-cos:steps=9` asks for.
@@ -127,7 +161,7 @@ impl ClipureCos {
         let rows = embedding.dims()[0];
         match self.limit() {
             Some(limit) if rows > limit.rows => {
-                Err(PurifyError::Batch { purifier: "clipure-cos", rows, limit })
+                Err(PurifyError::Batch { purifier: NAME, rows, limit })
             }
             _ => Ok(self.moved(embedding)),
         }

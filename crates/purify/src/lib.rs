@@ -30,6 +30,7 @@ pub mod defended;
 pub mod denoise;
 pub mod et3;
 pub mod score;
+pub mod shifts;
 pub mod smooth;
 pub mod ttc;
 
@@ -46,6 +47,7 @@ pub use defended::Defended;
 pub use denoise::Denoise;
 pub use et3::Et3;
 pub use score::{SCORES, Score, Watched, parse_score};
+pub use shifts::Shifts;
 pub use smooth::Smooth;
 pub use ttc::Ttc;
 
