@@ -1,7 +1,7 @@
 //! Training a diffusion prior for the embeddings of a CLIP model.
 
 use crate::{
-    Batch, Beginning, Objective, ObjectiveInfo, Step, TrainError,
+    Batch, Beginning, Figure, Objective, ObjectiveInfo, Step, TrainError,
     recipe::{PriorRecipe, Recipe},
 };
 use burn::tensor::{Device, Tensor};
@@ -15,6 +15,9 @@ use std::path::Path;
 
 /// Name of the finished prior's file in the folder `checkpoint` of a run.
 pub const PRIOR: &str = "prior.safetensors";
+
+/// Borders of the bands of times whose loss is told, in tenths of all times.
+const BANDS: [usize; 6] = [0, 1, 3, 6, 9, 10];
 
 /// Squared error of the embedding that a prior restores from a noised one and its caption
 /// (Ramesh et al. 2022, section 2.2): times uniform, noise normal, caption and noised
@@ -80,6 +83,32 @@ impl Objective for DiffusionPrior {
         let prior = Prior::new(self.layout, step.parameters)?;
         let (text, none) = (prior.text(text, None), prior.no_text());
         Ok(prior.errors(image, &draw, &text, &none).mean())
+    }
+
+    /// The loss with nothing hidden in five bands of times, and the variance of the embeddings. The
+    /// loss has to rise with the time; in the last band, where hardly anything is seen of the
+    /// embedding, it comes near the variance, and more than that is broken.
+    fn figures(&self, step: &Step<'_>) -> Result<Vec<Figure>, ModelError> {
+        let (image, text) = self.embeddings(step.batch)?;
+        let prior = Prior::new(self.layout, step.parameters)?;
+        let (text, none) = (prior.text(text, None), prior.no_text());
+        let number = |x: Tensor<1>| Some(f64::from(x.into_scalar::<f32>()));
+        let mut figures = Vec::new();
+        for band in BANDS.windows(2) {
+            let at = |share: usize| self.layout.steps * share / 10;
+            let (first, last) = (at(band[0]), (at(band[1]).max(at(band[0]) + 1)) - 1);
+            let purpose = format!("diffusion-prior/{}/{first}", step.step);
+            let streams = step.batch.keys.iter().map(|key| Stream::keyed(step.seed, &purpose, key));
+            let draw = Draw::new(streams, (first, last), (0.0, 0.0), &image);
+            let loss = prior.errors(image.clone(), &draw, &text, &none).mean();
+            figures.push((format!("loss at times {first} to {last}"), number(loss)));
+        }
+        let mean = image.clone().mean_dim(0);
+        figures.push((
+            "variance of the embeddings".to_owned(),
+            number((image - mean).square().mean()),
+        ));
+        Ok(figures)
     }
 
     fn weights(&self, _clip: Weights) -> Weights {

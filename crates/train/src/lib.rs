@@ -6,8 +6,8 @@
 //! `s`, never carried along. So the state to be saved is three sets of arrays and two counters, and
 //! a run that was killed and resumed ends in the same bytes as one that was not.
 //!
-//! An [`Objective`] says what is minimised on a batch. Everything else exists once, here: the
-//! order of samples, decoding ahead of the step, the optimiser, clipping, schedules, BatchNorm's
+//! An [`Objective`] says what is minimised on a batch: one of the catalogue ([`Run::start`]), or
+//! the caller's own ([`Run::start_with`]). Everything else exists once, here: the order of samples, decoding ahead of the step, the optimiser, clipping, schedules, BatchNorm's
 //! running statistics, checkpoints, metrics.
 //!
 //! Not chosen: the framework's optimisers and records (their state is keyed by random parameter
@@ -49,7 +49,7 @@ pub use error::TrainError;
 pub use examine::{Examine, Figure};
 pub use fare::Fare;
 pub use noise::Noise;
-pub use objective::{Beginning, Objective, ObjectiveInfo, Step, objective, objectives};
+pub use objective::{Beginning, Build, Objective, ObjectiveInfo, Step, objective, objectives};
 pub use optimiser::{AdamW, decays, learning_rate};
 pub use recipe::{Adversarial, EvaluationRecipe, NoiseRecipe, PriorRecipe, Recipe, SiglipRecipe};
 pub use run::{Outcome, Run, Watch};

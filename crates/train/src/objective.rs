@@ -1,8 +1,8 @@
 //! What is minimised.
 
 use crate::{
-    Batch, ClipObjective, Contrast, DiffusionPrior, Fare, Needs, Noise, Recipe, Siglip, Start,
-    Tecoa, TrainError, decays,
+    Batch, ClipObjective, Contrast, DiffusionPrior, Fare, Figure, Needs, Noise, Recipe, Siglip,
+    Start, Tecoa, TrainError, decays,
 };
 use burn::tensor::{Device, Tensor};
 use clipguard_model::{
@@ -48,6 +48,16 @@ impl Step<'_> {
 pub trait Objective: Send + Sync {
     /// The loss `[1]`, differentiable with respect to the trained parameters.
     fn loss(&self, step: &Step<'_>) -> Result<Tensor<1>, ModelError>;
+
+    /// What else is to be told of a step whose metrics are written; must follow from the step
+    /// alone.
+    ///
+    /// # Errors
+    /// Whatever [`Objective::loss`] may fail with.
+    fn figures(&self, step: &Step<'_>) -> Result<Vec<Figure>, ModelError> {
+        let _ = step;
+        Ok(Vec::new())
+    }
 
     /// The loss as one on the embeddings of pairs, where it is: then a batch can be computed in
     /// parts (`micro_batch`) with the gradient of the whole.
@@ -116,6 +126,9 @@ impl Beginning<'_> {
         TrainError::Recipe { path: self.path.to_owned(), reason: reason.into() }
     }
 }
+
+/// Makes the objective of a run; may hold settings, unlike an entry of the catalogue.
+pub type Build<'a> = dyn Fn(&Beginning<'_>) -> Result<Box<dyn Objective>, TrainError> + 'a;
 
 /// An entry of the catalogue.
 #[derive(Clone, Copy)]

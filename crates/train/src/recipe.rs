@@ -150,10 +150,16 @@ impl Default for Recipe {
 impl Recipe {
     /// Reads a recipe from TOML text; `path` is for messages.
     pub fn parse(text: &str, path: &Path) -> Result<Self, TrainError> {
+        let recipe = Self::read(text, path)?;
         let refuse = |reason: String| TrainError::Recipe { path: path.to_owned(), reason };
-        let recipe: Self = toml::from_str(text).map_err(|e| refuse(e.to_string()))?;
         recipe.check().map_err(refuse)?;
         Ok(recipe)
+    }
+
+    /// As [`Recipe::parse`], without a look at the values.
+    pub(crate) fn read(text: &str, path: &Path) -> Result<Self, TrainError> {
+        let refuse = |reason: String| TrainError::Recipe { path: path.to_owned(), reason };
+        toml::from_str(text).map_err(|e| refuse(e.to_string()))
     }
 
     /// As TOML, complete.
@@ -199,6 +205,11 @@ impl Recipe {
                 names.join(", ")
             ));
         }
+        self.check_values()
+    }
+
+    /// As [`Recipe::check`], of everything but the name of the objective.
+    pub(crate) fn check_values(&self) -> Result<(), String> {
         let positive = [
             ("steps", self.steps as f64),
             ("batch", self.batch as f64),

@@ -1,8 +1,9 @@
 //! The loop.
 
+use self::objective::{built, catalogued, vacant};
 use crate::{
-    Batch, Batches, Beginning, Examine, Figure, Objective, Recipe, Start, State, TrainError,
-    batches::Preparation, objective, selection::Selection, start::read_model, tensorboard,
+    Batch, Batches, Build, Examine, Figure, Objective, Recipe, Start, State, TrainError,
+    batches::Preparation, selection::Selection, start::read_model, tensorboard,
 };
 use clipguard_data::{DataError, Source};
 use clipguard_model::{
@@ -76,12 +77,7 @@ impl Run {
         source: Arc<dyn Source>,
         folder: &Path,
     ) -> Result<Self, TrainError> {
-        if folder.join("plan.toml").exists() {
-            return Err(TrainError::Folder {
-                path: folder.to_owned(),
-                reason: "holds a run already; use `--resume` or another folder".to_owned(),
-            });
-        }
+        vacant(folder)?;
         Self::begin(recipe, source, folder)
     }
 
@@ -113,7 +109,18 @@ impl Run {
             // Stopped before its first save: the beginning is in the recipe.
             return Self::begin(recipe, source, folder);
         }
-        let objective = built(&recipe, &source, folder, &|| Start::of(&recipe))?;
+        let info = catalogued(&recipe, folder)?;
+        Self::go_on(recipe, source, folder, &info.build)
+    }
+
+    /// The run after its last saved step.
+    fn go_on(
+        recipe: Recipe,
+        source: Arc<dyn Source>,
+        folder: &Path,
+        build: &Build<'_>,
+    ) -> Result<Self, TrainError> {
+        let objective = built(&recipe, &source, folder, build, &|| Start::of(&recipe))?;
         let digest = digest(&recipe, objective.as_ref());
         let selection = Selection::of(&recipe);
         let trains = |name: &str| selection.trains(objective.as_ref(), name);
@@ -142,12 +149,21 @@ impl Run {
         source: Arc<dyn Source>,
         folder: &Path,
     ) -> Result<Self, TrainError> {
-        if let Some(info) = objective(&recipe.objective) {
-            (info.complete)(&mut recipe);
-        }
+        let info = catalogued(&recipe, folder)?;
+        (info.complete)(&mut recipe);
+        Self::begin_with(recipe, source, folder, &info.build)
+    }
+
+    /// As [`Run::begin`], with what makes the objective.
+    fn begin_with(
+        mut recipe: Recipe,
+        source: Arc<dyn Source>,
+        folder: &Path,
+        build: &Build<'_>,
+    ) -> Result<Self, TrainError> {
         recipe.complete();
         let start = Start::of(&recipe)?;
-        let objective = built(&recipe, &source, folder, &|| Ok(start.clone()))?;
+        let objective = built(&recipe, &source, folder, build, &|| Ok(start.clone()))?;
         let Start { architecture, preprocess, weights, .. } = start;
         let weights = objective.weights(weights);
         let selection = selected(&recipe, objective.as_ref(), &weights, folder)?;
@@ -247,16 +263,15 @@ impl Run {
             if batch.pictures.len() < 2 {
                 return Err(self.starved(&batch));
             }
-            let done = self.one_step(&batch)?;
+            let next = self.state.step + 1;
+            let told = next.is_multiple_of(self.recipe.log_every) || next == self.recipe.steps;
+            let done = self.one_step(&batch, told)?;
             if !done.loss.is_finite() {
                 return Err(TrainError::Diverged { step: self.state.step, loss: done.loss, saved });
             }
             let step = self.state.step;
             let figures = self.examined(saved)?;
-            if step.is_multiple_of(self.recipe.log_every)
-                || step == self.recipe.steps
-                || figures.is_some()
-            {
+            if told || figures.is_some() {
                 lines.push(done.line(step, self.state.skipped, figures.as_deref()).to_string());
             }
             watch.step(step, self.recipe.steps, done.loss);
@@ -322,29 +337,6 @@ fn digest(recipe: &Recipe, objective: &dyn Objective) -> String {
     hex(&Sha256::digest(recipe.to_toml() + kept))
 }
 
-/// The recipe's objective; `start` gives the model that the run starts from.
-fn built(
-    recipe: &Recipe,
-    source: &Arc<dyn Source>,
-    folder: &Path,
-    start: &dyn Fn() -> Result<Start, TrainError>,
-) -> Result<Box<dyn Objective>, TrainError> {
-    let path = folder.join("plan.toml");
-    let refuse = |reason: String| TrainError::Recipe { path: path.clone(), reason };
-    recipe.check().map_err(refuse)?;
-    let info = objective(&recipe.objective)
-        .ok_or_else(|| refuse(format!("objective `{}` is unknown", recipe.objective)))?;
-    let classes = source.classes();
-    let built = (info.build)(&Beginning { recipe, path: &path, classes, start })?;
-    if recipe.micro_batch > 0 && built.contrast().is_none() {
-        return Err(refuse(format!(
-            "micro_batch = {}: `{}` is no loss on the embeddings of pairs; make `batch` smaller",
-            recipe.micro_batch, recipe.objective
-        )));
-    }
-    Ok(built)
-}
-
 /// What the recipe freezes, if it can be.
 fn selected(
     recipe: &Recipe,
@@ -376,6 +368,7 @@ fn kept_lines(path: &Path, step: u64) -> Vec<String> {
         .collect()
 }
 
+mod objective;
 mod step;
 #[cfg(test)]
 mod tests;

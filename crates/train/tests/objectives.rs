@@ -1,17 +1,24 @@
 //! What the objectives beside `clip` do: the loss falls, what is frozen keeps its bits, and what
-//! cannot be trained on is refused.
+//! cannot be trained on is refused. One of them is not in the catalogue.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 use burn::tensor::{Device, Tensor};
 use clipguard_data::{Options, Source, Stream};
-use clipguard_model::{Checkpoint, Clip, Parameters, Prior, Weights, normalise, prior::Draw};
+use clipguard_model::{
+    Checkpoint, Clip, ModelError, Parameters, Prior, Weights, loss::clip_loss, normalise,
+    prior::Draw,
+};
 use clipguard_train::{
-    Adversarial, NoiseRecipe, Outcome, PRIOR, PriorRecipe, Recipe, Run, Start, TrainError, Watch,
+    Adversarial, Beginning, Contrast, NoiseRecipe, Objective, Outcome, PRIOR, PriorRecipe, Recipe,
+    Run, Start, Step, TrainError, Watch, contrast,
 };
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 const VIT: &str = r#"{
@@ -238,6 +245,12 @@ fn a_trained_prior_restores_better_than_an_untrained_one() {
     let (image, text) = held_out(&clip, trained.scale());
     let (before, after) = (error(&untrained, &image, &text), error(&trained, &image, &text));
     assert!(after < 0.7 * before, "held out: {before} untrained, {after} trained");
+    // The loss by bands of times: what is noised more is restored worse.
+    let metrics = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let line: serde_json::Value = serde_json::from_str(metrics.lines().last().unwrap()).unwrap();
+    let loss = |band: &str| line["batch"][format!("loss at times {band}")].as_f64().unwrap();
+    assert!(loss("0 to 99") < loss("600 to 899") && loss("300 to 599") < loss("900 to 999"));
+    assert!(line["batch"]["variance of the embeddings"].as_f64().unwrap() > 0.0);
     let plan = fs::read_to_string(run.join("plan.toml")).unwrap();
     assert!(plan.contains("[prior]") && plan.contains("hide_text = 0.1"), "{plan}");
 }
@@ -258,4 +271,77 @@ fn held_out(clip: &Clip, scale: f64) -> (Tensor<2>, Tensor<2>) {
     let rows = clipguard_model::head::embed_texts(clip, &texts).unwrap();
     let data = burn::tensor::TensorData::new(rows, [texts.len(), 16]);
     (image * scale, Tensor::from_data(data, clip.device()))
+}
+
+/// A share of CLIP's loss: an objective with a setting that is not in the catalogue.
+struct Share(f32);
+
+impl Contrast for Share {
+    fn of_embeddings(
+        &self,
+        clip: &Clip,
+        image: Tensor<2>,
+        text: Tensor<2>,
+    ) -> Result<Tensor<1>, ModelError> {
+        Ok(clip_loss(image, text, clip.logit_scale().exp()) * self.0)
+    }
+}
+
+impl Objective for Share {
+    fn loss(&self, step: &Step<'_>) -> Result<Tensor<1>, ModelError> {
+        contrast::whole(self, step)
+    }
+
+    fn contrast(&self) -> Option<&dyn Contrast> {
+        Some(self)
+    }
+}
+
+fn share(beginning: &Beginning<'_>) -> Result<Box<dyn Objective>, TrainError> {
+    let weight = beginning.recipe.objective.strip_prefix("share:weight=");
+    match weight.and_then(|weight| weight.parse().ok()) {
+        Some(weight) => Ok(Box::new(Share(weight))),
+        None => Err(beginning.refuse("share: weight: a number is needed")),
+    }
+}
+
+/// Asks to stop after a step.
+struct StopAfter<'a>(u64, &'a AtomicBool);
+
+impl Watch for StopAfter<'_> {
+    fn step(&mut self, done: u64, _total: u64, _loss: f32) {
+        self.1.store(done == self.0, Ordering::SeqCst);
+    }
+
+    fn skipped(&mut self, _key: &str, _reason: &str) {}
+}
+
+#[test]
+fn an_objective_of_ones_own_is_trained_resumed_and_takes_no_known_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = Recipe { steps: 6, micro_batch: 3, ..recipe(folder.path(), "share:weight=0.5") };
+    let begun = |objective: &str, name: &str| {
+        let recipe = Recipe { objective: objective.to_owned(), ..recipe.clone() };
+        let source = open(&recipe.data).unwrap();
+        Run::start_with(recipe, source, &folder.path().join(name), &share)
+    };
+    let train = |mut run: Run, stop: u64| {
+        let flag = AtomicBool::new(false);
+        run.train(&mut StopAfter(stop, &flag), &flag).unwrap()
+    };
+    assert_eq!(train(begun("share:weight=0.5", "whole").unwrap(), 99), Outcome::Finished);
+    assert_eq!(train(begun("share:weight=0.5", "parts").unwrap(), 3), Outcome::Interrupted);
+    let parts = folder.path().join("parts");
+    let refused = Run::resume(&parts, open).err().unwrap().to_string();
+    assert!(refused.contains("`share:weight=0.5` is unknown"), "{refused}");
+    assert_eq!(train(Run::resume_with(&parts, open, &share).unwrap(), 99), Outcome::Finished);
+    for file in ["trainer.safetensors", "metrics.jsonl"] {
+        let bytes = |name: &str| fs::read(folder.path().join(name).join(file)).unwrap();
+        assert!(bytes("whole") == bytes("parts"), "{file} differs");
+    }
+    for (objective, words) in [("clip:weight=1", "one of the catalogue"), ("share", "a number")] {
+        let refused = begun(objective, "refused").err().unwrap().to_string();
+        assert!(refused.contains(words) && refused.contains("plan.toml"), "{refused}");
+        assert!(!folder.path().join("refused").exists(), "{objective} left a folder");
+    }
 }

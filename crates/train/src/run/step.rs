@@ -14,7 +14,8 @@ use std::cell::RefCell;
 const MAX_LOGIT_SCALE: f32 = 4.605_170_2;
 
 impl Run {
-    pub(super) fn one_step(&mut self, batch: &Batch) -> Result<Done, TrainError> {
+    /// One step; `told` are those whose metrics are written.
+    pub(super) fn one_step(&mut self, batch: &Batch, told: bool) -> Result<Done, TrainError> {
         let lr =
             learning_rate(self.recipe.lr, self.state.step, self.recipe.warmup, self.recipe.steps);
         let device = Device::flex().autodiff();
@@ -32,6 +33,7 @@ impl Run {
         };
         let rows = self.recipe.micro_batch;
         let (loss, gradients) = contrast::gradients(self.objective.as_ref(), &step, rows)?;
+        let figures = if told { self.objective.figures(&step)? } else { Vec::new() };
         drop(parameters);
         let norm = global_norm(&gradients);
         let limit = self.recipe.clip_norm;
@@ -52,7 +54,7 @@ impl Run {
         self.clamp_scale();
         let scalar = |name: &str| self.state.weights.get(name)?.data.first().copied();
         let (scale, bias) = (scalar("logit_scale"), scalar("logit_bias"));
-        Ok(Done { loss, lr, scale, bias, norm })
+        Ok(Done { loss, lr, scale, bias, norm, figures })
     }
 
     /// What is measured after this step, where the recipe measures; `saved` is the last saved step.
@@ -116,6 +118,8 @@ pub(super) struct Done {
     /// Of a sigmoid model.
     bias: Option<f32>,
     pub(super) norm: f64,
+    /// What the objective tells of it.
+    figures: Vec<Figure>,
 }
 
 impl Done {
@@ -130,6 +134,9 @@ impl Done {
         }
         line["gradient_norm"] = self.norm.into();
         line["skipped"] = skipped.into();
+        for (name, value) in &self.figures {
+            line["batch"][name] = (*value).into();
+        }
         for (name, value) in figures.unwrap_or_default() {
             line["evaluation"][name] = (*value).into();
         }

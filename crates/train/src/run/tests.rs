@@ -73,7 +73,7 @@ fn three_steps_of_a_whole_model_equal_the_reference() {
 
     let batch = golden_batch();
     for (step, (loss, scale)) in losses.iter().zip(&scales).enumerate() {
-        let done = run.one_step(&batch).unwrap();
+        let done = run.one_step(&batch, false).unwrap();
         assert!((f64::from(done.loss) / loss - 1.0).abs() < 1e-4, "step {step}: {}", done.loss);
         let found = done.scale.unwrap();
         assert!((f64::from(found) - scale).abs() < 2e-5, "step {step}: {found}");
@@ -87,7 +87,7 @@ fn three_steps_of_a_whole_model_equal_the_reference() {
         compared += 1;
     }
     assert_eq!(compared, 5);
-    let last = run.one_step(&batch).unwrap();
+    let last = run.one_step(&batch, false).unwrap();
     assert!((f64::from(last.loss) / losses[3] - 1.0).abs() < 1e-4, "{}", last.loss);
 }
 
@@ -96,7 +96,7 @@ fn clipping_bounds_the_step_and_tells_the_norm_before() {
     let batch = golden_batch();
     let norms = |clip_norm| {
         let mut run = run_of(Recipe { clip_norm, ..recipe() }, |_| {});
-        let norm = run.one_step(&batch).unwrap().norm;
+        let norm = run.one_step(&batch, false).unwrap().norm;
         (norm, global_norm(&run.state.first.into_iter().map(|(n, a)| (n, a.data)).collect()))
     };
     let ((free, first), (told, clipped)) = (norms(0.0), norms(0.25));
