@@ -3,7 +3,7 @@
 
 use clipguard_evaluate::{
     Check, Digests, Record, Threat, Verdict,
-    record::{PUBLISHED, WORST_CASE},
+    records::record::{PUBLISHED, WORST_CASE},
     report::{
         Axis, Bar, BarChart, Block, Gallery, LineChart, Pixels, Point, Prediction, Report, Section,
         Series, Share, Table, Triple,

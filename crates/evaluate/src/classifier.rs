@@ -4,8 +4,8 @@ use crate::EvaluateError;
 use burn::tensor::{Device, Tensor, TensorData, activation::softmax};
 use clipguard_data::{scenes, spelling::Spelling};
 use clipguard_model::{
-    Checkpoint, Clip, GradientMode, Head, ModelError, Query, TemplateSet, Victim, checkpoint::hex,
-    head::embed_texts, prompts,
+    Checkpoint, Clip, GradientMode, Head, Query, TemplateSet, Victim, checkpoint::hex, head,
+    prompts,
 };
 use clipguard_purify::{Defended, Material, Purifier, Score, parse, parse_score};
 use sha2::{Digest, Sha256};
@@ -60,7 +60,7 @@ impl Classifier {
             hash.update("\n");
         });
         let clip = Arc::new(clip);
-        let blank = Some(mean_text(&clip, &blanks)?);
+        let blank = Some(head::mean_text(&clip, &blanks)?);
         Ok(Self {
             material: Material {
                 blank,
@@ -157,13 +157,4 @@ pub fn mode_name(mode: GradientMode) -> &'static str {
         GradientMode::Detached => "detached",
         GradientMode::StraightThrough => "straight-through",
     }
-}
-
-/// Mean of the unit embeddings of `texts`, `[dim]` (CLIPure's blank prompt).
-fn mean_text(clip: &Clip, texts: &[String]) -> Result<Tensor<1>, ModelError> {
-    let dim = clip.architecture().embed_dim;
-    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-    let rows = embed_texts(clip, &texts)?;
-    let data = TensorData::new(rows, [texts.len(), dim]);
-    Ok(Tensor::<2>::from_data(data, clip.device()).mean_dim(0).reshape([dim]))
 }

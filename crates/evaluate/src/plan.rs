@@ -1,8 +1,9 @@
 //! The plan of an evaluation: models, data, attacks, defences, as TOML.
 
 use crate::{
-    EvaluateError, MultiLabel, Probe, captions,
+    EvaluateError, MultiLabel, Probe,
     checks::CATALOGUE,
+    clean::captions,
     studies::{SHIFTS, persistent},
 };
 use clipguard_data::spelling::{Spelling, find};
@@ -53,6 +54,9 @@ pub struct Plan {
     pub transfer_from: Vec<String>,
     /// Defences; without any, the undefended model alone.
     pub defence: Vec<Defence>,
+    /// What every other system is compared with, picture by picture.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub baseline: Vec<Baseline>,
     /// What is proved by votes under noise.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub certify: Vec<Certify>,
@@ -68,6 +72,46 @@ pub struct Plan {
     pub check_samples: usize,
     /// Pictures shown in the report.
     pub pictures: usize,
+}
+
+/// A system that the others are compared with on the same pictures.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Baseline {
+    /// The model, as the plan spells it; empty for the plan's first.
+    pub model: String,
+    /// The defence, by its name.
+    pub defence: String,
+}
+
+impl Default for Baseline {
+    fn default() -> Self {
+        Self { model: String::new(), defence: crate::records::record::NO_DEFENCE.to_owned() }
+    }
+}
+
+impl Baseline {
+    /// The model's spelling.
+    pub(crate) fn model<'a>(&'a self, plan: &'a Plan) -> &'a str {
+        match self.model.as_str() {
+            "" => plan.models.first().map_or("", String::as_str),
+            own => own,
+        }
+    }
+
+    fn check(&self, plan: &Plan, defences: &[&str]) -> Result<(), String> {
+        known("baseline", &self.defence, defences)?;
+        let model = self.model(plan);
+        let models: Vec<&str> = plan.models.iter().map(String::as_str).collect();
+        if !models.contains(&model) {
+            let all = models.join("`, `");
+            return Err(format!("baseline: no model of the plan is `{model}`; there are `{all}`"));
+        }
+        match plan.defences_of(model).any(|defence| defence.name == self.defence) {
+            true => Ok(()),
+            false => Err(format!("baseline: defence `{}` leaves `{model}` out", self.defence)),
+        }
+    }
 }
 
 /// Certification by randomised smoothing (Cohen et al. 2019): the classifier that answers what a
@@ -108,7 +152,7 @@ impl Default for Detect {
     fn default() -> Self {
         Self {
             score: "blank-cosine".to_owned(),
-            defence: crate::record::NO_DEFENCE.to_owned(),
+            defence: crate::records::record::NO_DEFENCE.to_owned(),
             attack: String::new(),
             weights: vec![0.0, 0.1, 1.0, 10.0],
         }
@@ -154,7 +198,7 @@ fn known(section: &str, name: &str, defences: &[&str]) -> Result<(), String> {
 impl Default for Certify {
     fn default() -> Self {
         Self {
-            defence: crate::record::NO_DEFENCE.to_owned(),
+            defence: crate::records::record::NO_DEFENCE.to_owned(),
             sigma: 0.1,
             n0: 100,
             n: 1000,
@@ -206,10 +250,18 @@ pub enum Checks {
 pub struct Defence {
     /// Its name in tables.
     pub name: String,
+    /// The models it is put around, as the plan spells them; none for all. What belongs to one
+    /// model, such as a diffusion prior, fits no other.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub models: Vec<String>,
     /// Purifiers in order; none for the undefended model.
     pub purify: Vec<String>,
     /// How the attacker's gradient passes the purifiers; the worst case is taken over all.
     pub gradients: Vec<GradientMode>,
+    /// Attacks that this defence faces besides the plan's, such as one that averages its gradient
+    /// over the draws of a random defence. At a radius of the plan's they join its worst case.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub attacks: Vec<String>,
     /// Whether pictures made against the undefended model count too.
     pub transfer: bool,
     /// The evaluation of the publication, for comparison.
@@ -247,6 +299,7 @@ impl Default for Plan {
             adversarial: Vec::new(),
             transfer_from: Vec::new(),
             defence: vec![Defence::default()],
+            baseline: Vec::new(),
             certify: Vec::new(),
             detect: Vec::new(),
             embeddings: false,
@@ -260,9 +313,11 @@ impl Default for Plan {
 impl Default for Defence {
     fn default() -> Self {
         Self {
-            name: crate::record::NO_DEFENCE.to_owned(),
+            name: crate::records::record::NO_DEFENCE.to_owned(),
+            models: Vec::new(),
             purify: Vec::new(),
             gradients: vec![GradientMode::Exact],
+            attacks: Vec::new(),
             transfer: true,
             published: None,
         }
@@ -304,8 +359,24 @@ impl Plan {
         })
     }
 
+    /// The defences that are put around a model, in order.
+    pub fn defences_of<'a, 'm>(
+        &'a self,
+        model: &'m str,
+    ) -> impl Iterator<Item = &'a Defence> + use<'a, 'm> {
+        let fits = move |d: &&Defence| d.models.is_empty() || d.models.iter().any(|m| m == model);
+        self.defence.iter().filter(fits)
+    }
+
     /// Units of work on all models and data, for a progress bar.
     pub fn units(&self) -> usize {
+        let captions = captions::of_plan(self).len();
+        let of = |model: &String| self.data.len() * self.units_of(model) + captions;
+        self.models.iter().map(of).sum()
+    }
+
+    /// Units of work on one model and one data source.
+    fn units_of(&self, model: &str) -> usize {
         let of = |d: &Defence| {
             let undefended = d.purify.is_empty();
             let modes = if undefended { 1 } else { d.gradients.len() };
@@ -320,15 +391,18 @@ impl Plan {
             };
             let transfer = transfer + 2 * self.transfer_from.len();
             let foreign = if self.attacks.is_empty() { 0 } else { self.adversarial.len() };
-            1 + self.attacks.len() * (modes + transfer + published) + foreign + checks
+            let own = d.attacks.len() * modes;
+            1 + self.attacks.len() * (modes + transfer + published) + own + foreign + checks
         };
-        let defences: usize = self.defence.iter().map(of).sum();
+        let own: Vec<&Defence> = self.defences_of(model).collect();
         let shifts =
-            |d: &&Defence| self.embeddings && !self.attacks.is_empty() && !d.purify.is_empty();
-        let shifts = self.defence.iter().filter(shifts).count() * (1 + 2 * SHIFTS.len());
-        let detectors: usize = self.detect.iter().map(|of| 3 * of.weights.len()).sum();
-        let stage = defences + self.certify.len() + detectors + shifts;
-        self.models.len() * (self.data.len() * stage + captions::of_plan(self).len())
+            |d: &&&Defence| self.embeddings && !self.attacks.is_empty() && !d.purify.is_empty();
+        let shifts = own.iter().filter(shifts).count() * (1 + 2 * SHIFTS.len());
+        let has = |name: &str| own.iter().any(|d| d.name == name);
+        let detect = self.detect.iter().filter(|of| has(&of.defence));
+        let detectors: usize = detect.map(|of| 3 * of.weights.len()).sum();
+        let proofs = self.certify.iter().filter(|of| has(&of.defence)).count();
+        own.iter().map(|d| of(d)).sum::<usize>() + proofs + detectors + shifts
     }
 
     /// Says which value makes no sense and what would be right.
@@ -342,7 +416,8 @@ impl Plan {
         }
         self.probe.iter().try_for_each(Probe::check)?;
         self.multi_label.iter().try_for_each(MultiLabel::check)?;
-        for attack in &self.attacks {
+        let own = self.defence.iter().flat_map(|d| &d.attacks);
+        for attack in self.attacks.iter().chain(own) {
             clipguard_attack::parse(attack).map_err(|e| format!("attacks: {e}"))?;
         }
         let named = |i: usize| self.transfer_from[..i].contains(&self.transfer_from[i]);
@@ -370,12 +445,19 @@ impl Plan {
         for detect in &self.detect {
             detect.check(self, &names)?;
         }
+        for baseline in &self.baseline {
+            baseline.check(self, &names)?;
+        }
         if self.embeddings
             && let Some(first) = self.attacks.first()
         {
             persistent(first).map_err(|e| e.to_string().replace("detect", "embeddings"))?;
         }
         for defence in &self.defence {
+            if let Some(other) = defence.models.iter().find(|m| !self.models.contains(m)) {
+                let name = &defence.name;
+                return Err(format!("defence `{name}`: `{other}` is no model of the plan"));
+            }
             if defence.gradients.is_empty() {
                 return Err(format!("defence `{}` has no gradient mode", defence.name));
             }
@@ -417,6 +499,10 @@ mod tests {
             ("data = [\"x\"]\nattacks = [\"pgd\"]\ntransfer-from = [\"m\", \"m\"]", "twice"),
             ("data = [\"x\"]\n[[defence]]\n[[defence]]", "two defences"),
             ("[[defence]]\ngradients = [\"exakt\"]", "unknown variant"),
+            ("data = [\"x\"]\n[[defence]]\nmodels = [\"m\"]", "`m` is no model of the plan"),
+            ("data = [\"x\"]\n[[baseline]]\ndefence = \"ttc\"", "there are `none`"),
+            ("data = [\"x\"]\n[[defence]]\nattacks = [\"pdg\"]", "did you mean `pgd`?"),
+            ("data = [\"x\"]\n[[baseline]]\nmodel = \"m\"", "there are `embedded`"),
         ] {
             let error = Plan::parse(text, at).unwrap_err().to_string();
             assert!(error.contains(said) && error.contains("plan.toml"), "{text}: {error}");

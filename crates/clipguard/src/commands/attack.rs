@@ -8,11 +8,11 @@ use clipguard_attack::{Attacked, Batch, Budget};
 use clipguard_data::{Picture, file_name};
 use clipguard_evaluate::{
     Check, Classification, Classifier, Interval, Reliability, Subset,
-    adversarial::{self, Origin},
     checks::NO_BALL,
     classifier::template_set,
-    record_file::write_atomic,
+    records::record_file::write_atomic,
     report::{Cell, Share, Table},
+    run::adversarial::{self, Origin},
 };
 use clipguard_model::{Checkpoint, Victim};
 use std::path::PathBuf;

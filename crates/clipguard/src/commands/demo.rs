@@ -2,7 +2,7 @@
 
 use super::evaluate::{Job, carry_out, tell};
 use crate::{failure::Failure, session::Session};
-use clipguard_evaluate::{Defence, Plan, Published, Record, Shard, record};
+use clipguard_evaluate::{Defence, Plan, Published, Record, Shard, records::record};
 use clipguard_model::GradientMode;
 use std::path::PathBuf;
 
@@ -58,6 +58,7 @@ fn plan(samples: usize, seed: u64) -> Plan {
                     gradient: GradientMode::Detached,
                     batch: 2,
                 }),
+                ..Defence::default()
             },
         ],
         ..Plan::default()

@@ -6,9 +6,10 @@ mod progress;
 use crate::{failure::Failure, session::Session};
 use clipguard_evaluate::{
     Evaluation, Plan, Record, Shard,
-    progress::Until,
     report::{Table, duration, is_study},
-    report_of_run, runner,
+    report_of_run,
+    run::progress::Until,
+    run::runner,
 };
 use progress::Progress;
 use std::{
@@ -228,9 +229,9 @@ pub(crate) fn tell(records: &[Record], folder: &Path, session: &Session) -> Resu
         for part in [counted, others].iter().filter(|part| !part.is_empty()) {
             println!("{}", Table::of_records(part).text(100));
         }
-        if let Some(detectors) = Table::of_detectors(records) {
-            println!("{}", detectors.text(100));
-        }
+        let others = Table::of_detectors(records).into_iter();
+        let others = others.chain(Table::overviews(records)).chain(Table::of_pairs(records));
+        others.for_each(|table| println!("{}", table.text(100)));
         println!("report  {}", folder.join("report.html").display());
     }
     Ok(())

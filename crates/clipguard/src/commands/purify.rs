@@ -8,8 +8,8 @@ use crate::{
 };
 use burn::tensor::Tensor;
 use clipguard_evaluate::{
+    clean::stored::{Outcome, Place, Rows, Stored, labels},
     report::{Cell, Share, Table},
-    stored::{Outcome, Place, Rows, Stored, labels},
 };
 use clipguard_purify::{Material, Purifier, parse};
 use serde_json::json;

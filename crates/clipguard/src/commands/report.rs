@@ -3,7 +3,7 @@
 use super::evaluate::write_report;
 use crate::{failure::Failure, session::Session};
 use clipguard_evaluate::{
-    export_clip_benchmark, export_clip_benchmark_csv, read_records, robustbench,
+    export_clip_benchmark, export_clip_benchmark_csv, read_records, records::robustbench,
 };
 use std::path::PathBuf;
 

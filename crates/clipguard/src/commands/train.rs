@@ -2,7 +2,7 @@
 
 use crate::{failure::Failure, output::special_note, session::Session};
 use clipguard_data::shown;
-use clipguard_evaluate::{Midway, Report, midway::Settings};
+use clipguard_evaluate::{Midway, Report, clean::midway::Settings};
 use clipguard_model::Checkpoint;
 use clipguard_train::{EvaluationRecipe, Examine, Figure, Outcome, Recipe, Run, TrainError, Watch};
 use indicatif::ProgressBar;

@@ -7,9 +7,9 @@ use super::{
     right,
 };
 use crate::{
-    compare::McNemar,
-    interval::Interval,
-    record::{Check, Verdict},
+    records::record::{Check, Verdict},
+    statistics::compare::McNemar,
+    statistics::interval::Interval,
 };
 use burn::tensor::Tensor;
 use clipguard_attack::{Batch, parse};

@@ -5,7 +5,7 @@ use super::{
     black_box::{TRANSFER_ABOUT, pairs, transfer_verdict},
     steps::{MODES_ABOUT, gradient_modes_verdict},
 };
-use crate::record::{Check, Verdict};
+use crate::records::record::{Check, Verdict};
 
 /// O7: the share of differentiated pictures whose gradient was exactly zero.
 pub fn zero_gradients(share: f64) -> Check {

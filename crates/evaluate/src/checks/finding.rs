@@ -1,6 +1,6 @@
 //! How a finding is written down.
 
-use crate::record::{Check, Verdict};
+use crate::records::record::{Check, Verdict};
 
 /// What is the same for every outcome of a check.
 #[derive(Clone, Copy, Debug)]

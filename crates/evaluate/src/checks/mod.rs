@@ -28,8 +28,8 @@ pub(crate) use finding::{About, missing};
 pub(crate) use planted::{PLANTED, inner_points};
 
 use crate::{
-    metrics::argmax,
-    record::{Check, Verdict},
+    clean::metrics::argmax,
+    records::record::{Check, Verdict},
 };
 use burn::tensor::Tensor;
 use clipguard_attack::{Batch, parse};

@@ -5,7 +5,7 @@ use super::{
     finding::{beside, count, share},
     right,
 };
-use crate::record::Verdict;
+use crate::records::record::Verdict;
 use clipguard_attack::Batch;
 
 /// Draws that are compared.

@@ -14,8 +14,8 @@ use super::{
     separator::{Readout, separate},
 };
 use crate::{
-    interval::{Interval, binomial_cdf},
-    record::{Check, Verdict},
+    records::record::{Check, Verdict},
+    statistics::interval::{Interval, binomial_cdf},
 };
 use burn::tensor::{Tensor, TensorData};
 use clipguard_attack::{Batch, Norm, Start, parse};

@@ -6,8 +6,8 @@ use super::{
     steps::leads,
 };
 use crate::{
-    compare::McNemar,
-    record::{Check, Verdict},
+    records::record::{Check, Verdict},
+    statistics::compare::McNemar,
 };
 use clipguard_attack::{Batch, Norm};
 use clipguard_model::Query;

@@ -8,8 +8,8 @@ use super::{
     missing,
 };
 use crate::{
-    compare::McNemar,
-    record::{Check, Verdict},
+    records::record::{Check, Verdict},
+    statistics::compare::McNemar,
 };
 use clipguard_attack::{Batch, parse};
 

@@ -4,8 +4,8 @@ use super::{
     Axis, Block, Cell, LineChart, Point, Section, Series, Share, Table, number, radius::radius,
 };
 use crate::{
-    certified::Certified,
-    record::{NO_DEFENCE, Record},
+    records::record::{NO_DEFENCE, Record},
+    studies::certified::Certified,
 };
 
 /// The section of all certified records; `None` without any.
@@ -108,7 +108,7 @@ mod tests {
     use super::*;
     use crate::{
         At,
-        record::{CERTIFIED, Threat},
+        records::record::{CERTIFIED, Threat},
     };
 
     #[test]

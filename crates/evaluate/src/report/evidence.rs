@@ -3,8 +3,8 @@
 
 use super::{Axis, Bar, BarChart, Block, Cell, LineChart, Section, Series, Share, Table, number};
 use crate::{
-    evidence::{Alone, ClassAlive},
-    record::Record,
+    records::record::Record,
+    run::evidence::{Alone, ClassAlive},
 };
 use serde::de::DeserializeOwned;
 

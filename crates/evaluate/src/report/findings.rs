@@ -4,7 +4,7 @@ use super::{
     escape::html,
     table::{Cell, Table, badge},
 };
-use crate::record::{Check, Verdict};
+use crate::records::record::{Check, Verdict};
 
 impl Table {
     /// Findings, a row each.

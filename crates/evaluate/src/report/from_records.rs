@@ -2,11 +2,11 @@
 
 use super::{
     Block, Cell, Comparison, Headline, Report, Reproduce, Section, Share, Table, ThreatModel, Tone,
-    certified, evidence, number,
+    certified, evidence, number, overview,
     radius::{over_eps, radius},
     studies,
 };
-use crate::record::{
+use crate::records::record::{
     Check, HONEST, NO_DEFENCE, PUBLISHED, Record, Reliability, Threat, Verdict, WORST_CASE,
 };
 
@@ -37,6 +37,7 @@ impl Report {
             report.explanation = explanation(main);
             report.limits = LIMITS.iter().map(|limit| (*limit).to_owned()).collect();
         }
+        report.sections.extend(overview::section(records));
         let compared = comparisons(records);
         if !compared.is_empty() {
             report
@@ -218,10 +219,10 @@ fn headline(main: &Record, records: &[Record]) -> Headline {
         let doubt = if main.is_unreliable() { "; this number is not reliable" } else { "" };
         format!("{at}{counted} survive {survived}{doubt}.")
     };
-    let clean = records.iter().find(|r| r.is_clean() && r.defence == main.defence);
-    let published = records.iter().find(|r| {
-        r.protocol == PUBLISHED && !r.is_clean() && r.defence == main.defence && *r != main
-    });
+    let clean = records.iter().find(|r| r.is_clean() && r.is_same_system(main));
+    let published = records
+        .iter()
+        .find(|r| r.protocol == PUBLISHED && !r.is_clean() && r.is_same_system(main) && *r != main);
     let reliability = (!main.is_clean()).then(|| Reliability::of(&main.checks));
     let tone = tone(main, reliability);
     let mut strip = Vec::new();
@@ -301,13 +302,13 @@ fn comparisons(records: &[Record]) -> Vec<Block> {
     published
         .filter_map(|published| {
             let honest = records.iter().find(|r| {
-                let same = r.defence == published.defence && r.threat == published.threat;
+                let same = r.is_same_system(published) && r.threat == published.threat;
                 same && r.attack == WORST_CASE && r.protocol == HONEST
             })?;
             let mut comparison = Comparison::of(published, honest);
             let parts = records.iter().filter(|r| {
                 let part = !r.is_clean() && r.attack != WORST_CASE && r.protocol == HONEST;
-                part && r.defence == honest.defence && r.threat == honest.threat
+                part && r.is_same_system(honest) && r.threat == honest.threat
             });
             comparison.honest.facts.extend(parts.map(|r| match &r.gradient {
                 Some(mode) => format!("{}, {mode} gradient: {}", r.attack, Share::of(r).percent()),
@@ -321,7 +322,8 @@ fn comparisons(records: &[Record]) -> Vec<Block> {
 /// The headline's checks, and those of the published protocol marked as such.
 fn all_checks(main: &Record, records: &[Record]) -> Vec<Check> {
     let mut checks = main.checks.clone();
-    let published = records.iter().filter(|r| r.protocol == PUBLISHED && *r != main);
+    let published =
+        records.iter().filter(|r| r.protocol == PUBLISHED && *r != main && r.is_same_system(main));
     checks.extend(published.flat_map(|r| &r.checks).map(|check| Check {
         name: format!("{} (published protocol)", check.name),
         ..check.clone()

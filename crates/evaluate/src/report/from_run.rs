@@ -3,8 +3,8 @@
 
 use super::{Axis, Block, LineChart, Report, Section, Series};
 use crate::{
-    record::{Record, RecordError},
-    record_file::{read_lines, read_records},
+    records::record::{Record, RecordError},
+    records::record_file::{read_lines, read_records},
 };
 use serde::Deserialize;
 use serde_json::{Map, Value};

@@ -17,6 +17,7 @@ mod from_records;
 mod from_run;
 mod gallery;
 mod number;
+mod overview;
 mod panel;
 mod radius;
 mod share;
@@ -36,7 +37,7 @@ pub use share::Share;
 pub use studies::is_study;
 pub use table::{Cell, Column, Row, Table};
 
-use crate::record::Check;
+use crate::records::record::Check;
 use escape::html;
 
 /// Everything a report shows, in its order; empty parts are left out.

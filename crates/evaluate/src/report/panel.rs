@@ -2,7 +2,7 @@
 //! reproduce.
 
 use super::{escape::html, number, share::Share};
-use crate::record::{Record, Reliability, WORST_CASE};
+use crate::records::record::{Record, Reliability, WORST_CASE};
 
 /// Whether the news is good.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

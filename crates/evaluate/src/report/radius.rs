@@ -1,7 +1,7 @@
 //! Radii: how they are written, and accuracy over them.
 
 use super::{Axis, LineChart, Point, Series, number, studies::is_study};
-use crate::record::{Record, Threat};
+use crate::records::record::{Record, Threat};
 use std::collections::BTreeMap;
 
 /// `linf 4/255`, `l2 0.5`, `linf without bound`.
@@ -29,21 +29,22 @@ fn fraction(eps: f64) -> String {
 
 /// Accuracy over the radius, a curve for each system and attack that has three radii or more.
 pub(crate) fn over_eps(records: &[Record]) -> Option<LineChart> {
-    let mut curves: BTreeMap<[&str; 4], Vec<&Record>> = BTreeMap::new();
+    let mut curves: BTreeMap<[&str; 6], Vec<&Record>> = BTreeMap::new();
     let attacked = |r: &&Record| !r.is_clean() && !r.is_certified() && !is_study(r);
     for record in records.iter().filter(attacked) {
         // The share of a patch is no size of a change.
         if let Some(threat) = record.threat.as_ref().filter(|t| t.eps.is_some() && t.norm != PATCH)
         {
-            let Record { defence, attack, protocol, .. } = record;
-            curves.entry([defence, attack, protocol, &threat.norm]).or_default().push(record);
+            let Record { model, dataset, defence, attack, protocol, .. } = record;
+            let key = [defence, attack, protocol, &threat.norm, model, dataset];
+            curves.entry(key.map(String::as_str)).or_default().push(record);
         }
     }
     let differ = |place: usize| {
         let mut all = curves.keys().map(|key| key[place]);
         all.next().is_some_and(|first| all.any(|other| other != first))
     };
-    let (several, norms) = (differ(0), differ(3));
+    let [several, norms, models, sets] = [0, 3, 4, 5].map(differ);
     let mut chart = LineChart {
         title: "How accuracy falls as the attacker may change more".into(),
         note: "Bands: 95% intervals. Accuracy must not rise with the radius and must reach zero."
@@ -52,14 +53,14 @@ pub(crate) fn over_eps(records: &[Record]) -> Option<LineChart> {
         y: Axis::percent("accuracy"),
         ..LineChart::default()
     };
-    for ([defence, attack, _, norm], curve) in curves {
+    for ([defence, attack, _, norm, model, data], curve) in curves {
         let mut points: Vec<Point> = curve.iter().filter_map(|r| point(r)).collect();
         points.sort_by(|a, b| a.x.total_cmp(&b.x));
         points.dedup_by(|a, b| a.x == b.x);
         if points.len() < 3 {
             continue;
         }
-        let clean = records.iter().find(|r| r.is_clean() && r.defence == defence);
+        let clean = records.iter().find(|r| r.is_clean() && r.is_same_system(curve[0]));
         if let Some(start) = clean.and_then(point).filter(|_| points[0].x > 0.0) {
             points.insert(0, start);
         }
@@ -69,8 +70,10 @@ pub(crate) fn over_eps(records: &[Record]) -> Option<LineChart> {
             }
         }
         let mut name = if several { format!("{attack}, {defence}") } else { attack.to_owned() };
-        if norms {
-            name += &format!(", {norm}");
+        for (differs, other) in [(norms, norm), (models, model), (sets, data)] {
+            if differs {
+                name += &format!(", {other}");
+            }
         }
         chart.series.push(Series { name, points });
     }

@@ -1,7 +1,7 @@
 //! A share of samples with its interval, and the bar that draws it.
 
 use super::{escape, number};
-use crate::{interval::Interval, record::Record};
+use crate::{records::record::Record, statistics::interval::Interval};
 
 /// A share (fraction) of samples, with what is known about its uncertainty.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

@@ -3,9 +3,9 @@
 
 use super::{Axis, Block, Cell, LineChart, Section, Series, Table, number};
 use crate::{
-    detection::{Detection, Estimate},
-    record::Record,
-    shift::{Curves, Shift, Shifts},
+    records::record::Record,
+    studies::detection::{Detection, Estimate},
+    studies::shift::{Curves, Shift, Shifts},
 };
 use serde::de::DeserializeOwned;
 
@@ -224,7 +224,7 @@ fn motions(attacks: &[Shifts]) -> Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shift::Space;
+    use crate::studies::shift::Space;
     use serde_json::json;
 
     #[test]

@@ -1,7 +1,7 @@
 //! Tables: one value, drawn as HTML in a report and as plain columns in a terminal.
 
 use super::{escape, number, share::Share};
-use crate::record::Verdict;
+use crate::records::record::Verdict;
 
 /// A table with named columns.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::{
-    record::{Check, PUBLISHED, Record, Threat, Verdict, WORST_CASE},
-    record_file::write_records,
+    records::record::{Check, PUBLISHED, Record, Threat, Verdict, WORST_CASE},
+    records::record_file::write_records,
 };
 
 const HOSTILE: &str = "\"><script src='http://evil.example/x.js'></script>&\u{202e}\u{0}";

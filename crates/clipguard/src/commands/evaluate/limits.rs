@@ -3,8 +3,8 @@
 use crate::failure::Failure;
 use clipguard_evaluate::{
     Record,
+    records::samples::{SampleLine, read_samples, regressions},
     report::headline_record,
-    samples::{SampleLine, read_samples, regressions},
 };
 use std::path::Path;
 

@@ -3,8 +3,8 @@
 use crate::session::Session;
 use clipguard_evaluate::{
     Plan,
-    progress::{Follow, State},
     report::duration,
+    run::progress::{Follow, State},
 };
 use indicatif::ProgressBar;
 
