@@ -1,0 +1,7 @@
+//! WebDataset shards: tar, and what is in it.
+#![no_main]
+
+use clipguard_fuzz::{samples, with_file};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| with_file("a.tar", bytes, |path| samples(path)));
