@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(decoded) = Picture::decode(bytes, &LIMITS) {
-        let picture = decoded.picture;
+        let picture = decoded.into_picture();
         assert_eq!(picture.rgb.len(), picture.width as usize * picture.height as usize * 3);
         assert!(u64::from(picture.width) * u64::from(picture.height) <= LIMITS.pixels);
     }

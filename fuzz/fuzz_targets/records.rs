@@ -1,7 +1,7 @@
 //! Files of earlier runs: records, samples, adversarial pictures.
 #![no_main]
 
-use clipguard_evaluate::{adversarial, read_records, samples::read_samples};
+use clipguard_evaluate::{read_records, records::samples::read_samples, run::adversarial};
 use clipguard_fuzz::with_file;
 use libfuzzer_sys::fuzz_target;
 use std::path::Path;
