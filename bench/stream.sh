@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # 100,000 pairs in each format: pairs per second through the loader, and memory at every quarter.
-# bench/stream.sh [FOLDER] [PYTHON]   the data are made in FOLDER (a gigabyte, kept) if they are not there yet; with a PYTHON that
+# bench/stream.sh [FOLDER] [PYTHON]   the data are made in FOLDER (two gigabytes, kept) if they are not there yet; with a PYTHON that
 #                                     has webdataset, pyarrow and pillow, their loaders run over the same files in turn
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -24,6 +24,16 @@ if [ ! -d "$room/gz" ]; then
     mkdir -p "$room/gz"
     for shard in "$room"/webdataset/*.tar; do gzip -1 -c "$shard" >"$room/gz/$(basename "$shard").gz"; done
 fi
+if [ ! -f "$room/pairs.csv" ]; then
+    # Beside the folder of pictures: a table names what lies beside it or below.
+    {
+        echo "image,caption"
+        find "$room/png" -name '*.txt' -printf 'png/%P\n' | sort | while read -r text; do
+            printf '%s.png,"%s"\n' "${text%.txt}" "$(<"$room/$text")"
+        done
+    } >"$room/.pairs.csv"
+    mv "$room/.pairs.csv" "$room/pairs.csv"
+fi
 
 run() {
     printf '%-12s %-11s ' "$1" "$2"
@@ -42,5 +52,5 @@ for round in 1 2; do
     [ -z "$python" ] || run parquet peer "$python" bench/peers/stream.py parquet "$room/parquet"
     run folder clipguard "$stream" "$room/png"
     [ -z "$python" ] || run folder peer "$python" bench/peers/stream.py folder "$room/png"
-    [ ! -f "$room/png/captions.csv" ] || run csv clipguard "$stream" "$room/png/captions.csv"
+    run csv clipguard "$stream" "$room/pairs.csv"
 done

@@ -233,6 +233,19 @@ pub struct Threat {
     pub space: String,
 }
 
+impl Threat {
+    /// Whether whatever this budget allows, a larger one of the same norm allows as well.
+    pub fn is_within(&self, larger: &Self) -> bool {
+        let same = (&self.norm, &self.space) == (&larger.norm, &larger.space);
+        let smaller = match (self.eps, larger.eps) {
+            (Some(own), Some(other)) => own < other,
+            (own, None) => own.is_some(),
+            (None, Some(_)) => false,
+        };
+        same && smaller
+    }
+}
+
 /// Outcome of a plausibility check.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

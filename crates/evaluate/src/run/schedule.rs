@@ -259,6 +259,17 @@ pub(crate) struct Group {
 }
 
 impl Group {
+    /// The units whose failures count for the worst case.
+    pub(crate) fn counted(&self) -> impl Iterator<Item = &Task> {
+        self.attacks
+            .iter()
+            .flat_map(|of| {
+                let direct = of.direct.iter().map(|(_, task)| task);
+                direct.chain(&of.transfer).chain(of.surrogates.iter().map(|(_, _, task)| task))
+            })
+            .chain(&self.foreign)
+    }
+
     /// The transfers from named models, each with its attack.
     pub(crate) fn surrogates(&self) -> impl Iterator<Item = (&str, &(String, Task, Task))> {
         self.attacks.iter().flat_map(|of| of.surrogates.iter().map(|s| (of.attack.as_str(), s)))

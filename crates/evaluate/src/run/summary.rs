@@ -104,8 +104,15 @@ impl<'a> Teller<'a> {
             let record = self.clean(&work, &clean);
             let base = record.share();
             told.records.push(record);
+            let alive = |group| self.survivors(group, &clean);
+            let alive: Vec<Vec<bool>> = work.groups.iter().map(alive).collect::<Result<_, _>>()?;
             for group in &work.groups {
-                self.group(&work, group, &clean, base, told)?;
+                // What breaks a picture within a smaller radius does so within a larger one.
+                let mut inside = clean.right();
+                let smaller = work.groups.iter().zip(&alive);
+                let smaller = smaller.filter(|(other, _)| other.threat.is_within(&group.threat));
+                smaller.for_each(|(_, alive)| narrow(&mut inside, alive));
+                self.group(&work, group, (&clean, &inside), base, told)?;
             }
             for of in &work.detect {
                 told.records.extend(self.detected(&work, of)?);
@@ -153,12 +160,24 @@ impl<'a> Teller<'a> {
         record
     }
 
-    /// All records of one budget on one defence.
+    /// Which pictures are right after every attack of a budget.
+    fn survivors(&self, group: &Group, clean: &Unit) -> Result<Vec<bool>, EvaluateError> {
+        let mut alive = clean.right();
+        for task in group.counted() {
+            if let Some(unit) = self.read(task)? {
+                narrow(&mut alive, &unit.right());
+            }
+        }
+        Ok(alive)
+    }
+
+    /// All records of one budget on one defence; `inside` says which pictures smaller radii of the
+    /// same norm have left.
     fn group(
         &self,
         work: &Work<'_>,
         group: &Group,
-        clean: &Unit,
+        (clean, inside): (&Unit, &[bool]),
         base: Option<f64>,
         told: &mut Told,
     ) -> Result<(), EvaluateError> {
@@ -213,9 +232,15 @@ impl<'a> Teller<'a> {
         found = checks::joined(found, self.costly(group)?);
         let mut worst = clean.right();
         parts.iter().for_each(|(_, unit)| narrow(&mut worst, &unit.right()));
+        let own = count(&worst);
+        narrow(&mut worst, inside);
+        let by_smaller = own - count(&worst);
         let mut record = self.record(work, WORST_CASE, None, count(&worst)).judged(found);
         (record.threat, record.base) = (Some(group.threat.clone()), base);
         record.extra.extend(evidence(self.head, clean, &parts));
+        if by_smaller > 0 {
+            record.extra.insert("broken_by_smaller_radii_alone".to_owned(), by_smaller.into());
+        }
         told.samples.extend(self.samples(work, &group.threat, clean, &worst));
         if work.groups.first().is_some_and(|first| first.threat == group.threat) {
             let what = (self.number, work.defence.name.as_str(), self.plan.seed);
