@@ -1,8 +1,11 @@
 //! The main job, end to end, through the program.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use clipguard_data::Stream;
 use serde_json::Value;
 use std::{
+    collections::BTreeMap,
+    ffi::OsString,
     fs,
     path::Path,
     process::{Command, Output},
@@ -279,27 +282,39 @@ fn shards_merge_to_the_bytes_of_the_whole_run() {
     assert!(code == 3 && errors.contains("couples"), "{errors}");
 }
 
+/// Name and bytes of every file in a folder, which may not be there yet.
+fn files(folder: &Path) -> BTreeMap<OsString, Vec<u8>> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.filter_map(|entry| Some((entry.file_name(), fs::read(entry.path()).ok()?))).collect()
+}
+
 #[test]
 fn a_killed_run_goes_on_to_the_same_bytes() {
     let runs = Runs::new();
     assert_eq!(runs.run("whole", &[]).0, 0);
-    let start = std::time::Instant::now();
-    assert_eq!(runs.run("again", &[]).0, 0);
-    let whole_time = start.elapsed();
-    let out = runs.path("killed");
-    // Nine moments over a run; after each the run goes on from where it was.
-    for moment in 1..10 {
+    let units = |name: &str| Path::new(&runs.path(name)).join("units");
+    let weight = |name: &str| files(&units(name)).values().map(Vec::len).sum::<usize>() as f32;
+    let (total, out) = (weight("whole"), runs.path("killed"));
+    let mut stream = Stream::counted(0, "moments", 0);
+    let mut hit = 0;
+    for moment in 0..10 {
+        // Ten moments of the work and not of the clock, which other programs slow down.
+        let until = total * (moment as f32 + stream.uniform()) / 10.5;
         let mut child = Command::new(env!("CARGO_BIN_EXE_clipguard"))
             .args(["-q", "evaluate", &runs.plan, "--out", &out])
             .stdout(std::process::Stdio::null())
             .spawn()
             .unwrap();
-        std::thread::sleep(whole_time * moment / 10 + std::time::Duration::from_micros(777));
+        while child.try_wait().unwrap().is_none() && weight("killed") < until {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        hit += usize::from(child.try_wait().unwrap().is_none());
         let _ = child.kill();
         child.wait().unwrap();
     }
+    assert!(hit >= 5, "only {hit} of ten kills met a running program");
     // A batch under way leaves a half line and pictures without lines.
-    for unit in fs::read_dir(Path::new(&out).join("units")).into_iter().flatten().flatten() {
+    for unit in fs::read_dir(units("killed")).unwrap().flatten() {
         let path = unit.path();
         if path.extension().is_some_and(|e| e == "jsonl") {
             let text = fs::read(&path).unwrap();
@@ -308,6 +323,55 @@ fn a_killed_run_goes_on_to_the_same_bytes() {
     }
     assert_eq!(runs.run("killed", &[]).0, 0);
     assert!(said(Path::new(&runs.path("whole"))) == said(Path::new(&out)));
+    assert!(files(&units("whole")) == files(&units("killed")));
+}
+
+#[test]
+fn systems_are_compared_and_a_smaller_radius_counts_for_a_larger_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, out) = (folder.path().join("plan.toml"), folder.path().join("run"));
+    let copy = folder.path().join("copy");
+    succeeds(&["-q", "convert", "embedded", "--to", "open-clip", "--out", copy.to_str().unwrap()]);
+    // The attack within the larger radius hardly moves.
+    let plan = format!(
+        r#"
+samples = 12
+models = ["embedded", {copy:?}]
+data = ["scenes:40:part=instyle"]
+templates = "scenes"
+attacks = ["pgd:eps=8/255,steps=1,alpha=1e-6,start=none"]
+[[baseline]]
+[[defence]]
+name = "none"
+attacks = ["pgd:eps=2/255,steps=10"]
+[[defence]]
+name = "shifts"
+models = ["embedded"]
+purify = ["shifts"]
+"#
+    );
+    fs::write(&path, plan).unwrap();
+    let told = succeeds(&["evaluate", path.to_str().unwrap(), "--out", out.to_str().unwrap()]);
+    assert!(told.contains("beside embedded without a defence"), "{told}");
+    let records = records(&out);
+    let worst = |model: &str, defence: &str, eps: f64| {
+        let fits = |r: &&Value| {
+            let at = r["threat"]["eps"].as_f64().is_some_and(|e| (e * 255.0 - eps).abs() < 1e-3);
+            at && r["attack"] == "worst-case" && r["model"] == model && r["defence"] == defence
+        };
+        records.iter().find(fits)
+    };
+    let own = worst("embedded", "none", 2.0).unwrap();
+    let larger = worst("embedded", "none", 8.0).unwrap();
+    assert!(own["correct"].as_u64() >= larger["correct"].as_u64(), "{own} {larger}");
+    assert!(larger["broken_by_smaller_radii_alone"].as_u64() > Some(0), "{larger}");
+    // Attacks of one defence are not run on another, and defences of one model not on another.
+    let copy = copy.to_str().unwrap();
+    assert!(worst("embedded", "shifts", 2.0).is_none());
+    assert!(worst("embedded", "shifts", 8.0).is_some() && worst(copy, "shifts", 8.0).is_none());
+    let beside = &worst(copy, "none", 8.0).unwrap()["against"][0];
+    assert_eq!((&beside["model"], &beside["only_here"]), (&"embedded".into(), &0.into()));
+    assert!(larger.get("against").is_none(), "nobody stands beside himself");
 }
 
 #[test]

@@ -7,8 +7,9 @@
 //! a run that was killed and resumed ends in the same bytes as one that was not.
 //!
 //! An [`Objective`] says what is minimised on a batch: one of the catalogue ([`Run::start`]), or
-//! the caller's own ([`Run::start_with`]). Everything else exists once, here: the order of samples, decoding ahead of the step, the optimiser, clipping, schedules, BatchNorm's
-//! running statistics, checkpoints, metrics.
+//! the caller's own ([`Run::start_with`]). Everything else exists once, here: the order of samples,
+//! decoding ahead of the step, the optimiser, clipping, schedules, BatchNorm's running statistics,
+//! checkpoints, metrics.
 //!
 //! Not chosen: the framework's optimisers and records (their state is keyed by random parameter
 //! identifiers and is dropped without a word when they do not match).

@@ -1,9 +1,7 @@
 //! Ctrl-C and full disks: what is left behind, and how it goes on.
 
 use crate::{Ran, clipguard, listing, program, text, tiny_architecture, tiny_model};
-use clipguard_data::Stream;
 use std::{
-    collections::BTreeMap,
     path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -81,70 +79,6 @@ fn an_interrupted_embed_leaves_nothing() {
     let ran = Ran::of(child.wait_with_output().unwrap());
     ran.ended(130, &["nothing was written"]);
     assert!(listing(out.parent().unwrap()).is_empty());
-}
-
-/// Every file below a folder with its bytes.
-fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    for name in listing(folder) {
-        let path = folder.join(&name);
-        match path.is_dir() {
-            true => {
-                let inside = contents(&path).into_iter();
-                found.extend(inside.map(|(inner, bytes)| (format!("{name}/{inner}"), bytes)));
-            }
-            false => drop(found.insert(name, std::fs::read(&path).unwrap())),
-        }
-    }
-    found
-}
-
-/// Bytes of all files in a folder, which may not be there yet.
-fn weight(folder: &Path) -> u64 {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.filter_map(|entry| Some(entry.metadata().ok()?.len())).sum()
-}
-
-#[test]
-fn an_evaluation_killed_at_ten_moments_ends_in_the_same_bytes() {
-    let folder = tempfile::tempdir().unwrap();
-    let plan = folder.path().join("plan.toml");
-    let text_of = format!(
-        "models = [{:?}]\nsamples = 48\nbatch = 4\ntemplates = \"simple\"\n\
-         data = [\"scenes:200:part=instyle,side=32\"]\n\
-         attacks = [\"pgd:eps=2/255,steps=8,early-exit=false\", \"square:eps=2/255,queries=20\"]\n\
-         [[defence]]\nname = \"none\"\n[[defence]]\nname = \"cos\"\npurify = [\"clipure-cos\"]\n",
-        tiny_model()
-    );
-    std::fs::write(&plan, text_of).unwrap();
-    let (whole, cut) = (folder.path().join("whole"), folder.path().join("cut"));
-    clipguard(&["evaluate", text(&plan), "--out", text(&whole)]).ended(0, &[]);
-    let total = weight(&whole.join("units"));
-    let mut stream = Stream::counted(0, "moments", 0);
-    let mut hit = 0;
-    for moment in 0..10 {
-        // Moments of the work and not of the clock, which other programs slow down.
-        let until = (total as f64 * (moment as f64 + f64::from(stream.uniform())) / 10.5) as u64;
-        let mut child = program(&["evaluate", text(&plan), "--out", text(&cut)])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        wait_until(&mut child, || weight(&cut.join("units")) >= until);
-        hit += usize::from(child.try_wait().unwrap().is_none());
-        child.kill().unwrap();
-        child.wait().unwrap();
-    }
-    assert!(hit >= 5, "only {hit} of ten kills met a running program");
-    clipguard(&["evaluate", text(&plan), "--out", text(&cut)]).ended(0, &[]);
-    let (whole, cut) = (contents(&whole), contents(&cut));
-    let names = |of: &BTreeMap<String, Vec<u8>>| of.keys().cloned().collect::<Vec<_>>();
-    assert_eq!(names(&whole), names(&cut));
-    // The report and the summary name the folder they are in.
-    let same = |name: &str| name.ends_with(".html") || name == "summary.json";
-    for (name, bytes) in whole.iter().filter(|(name, _)| !same(name)) {
-        assert!(*bytes == cut[name], "{name} differs");
-    }
 }
 
 /// A file system of a few pages that is taken away in the end.

@@ -151,7 +151,10 @@ impl Table {
 
     /// The table as HTML, in a frame that scrolls when the screen is narrow.
     pub fn html(&self) -> String {
-        let mut out = String::from("<figure class=\"table\">");
+        // Bars beside many shares would push the last of them off the page.
+        let shares = (0..self.columns.len()).filter(|column| self.is_share(*column)).count();
+        let class = if shares > 2 { "table many" } else { "table" };
+        let mut out = format!("<figure class=\"{class}\">");
         if !self.title.is_empty() {
             out += &format!("<figcaption>{}</figcaption>", escape::html(&self.title));
         }
