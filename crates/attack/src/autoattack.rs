@@ -256,6 +256,7 @@ fn warnings(victim: &dyn Victim, batch: &Batch<'_>, clean: &[f32]) -> Vec<Flag> 
     if !clean.is_empty() && clean.chunks(classes).all(is_distribution) {
         flags.push(Flag::ProbabilitiesAsLogits);
     }
+    flags.extend(victim.optimises().map(Flag::Dynamic));
     let answers: Vec<Vec<f32>> = (1..=REPEATS)
         .map(|draw| {
             let query = Query { pixels: batch.pixels.clone(), keys: batch.keys, draw };

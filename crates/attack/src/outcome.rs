@@ -89,6 +89,8 @@ pub enum Flag {
     },
     /// The victim gives probabilities in place of logits (check 2): DLR is not made for them.
     ProbabilitiesAsLogits,
+    /// This part of the victim optimises while it answers (check 5).
+    Dynamic(String),
     /// Square breaks what the gradient attacks did not (check 4): gradients may be masked.
     SquareImproves {
         /// Robust accuracy of the batch before Square.
@@ -121,6 +123,10 @@ impl fmt::Display for Flag {
             Self::ProbabilitiesAsLogits => {
                 f.write_str("the victim gives probabilities, not logits")
             }
+            Self::Dynamic(part) => write!(
+                f,
+                "the defence optimises while it answers ({part}): attack it through that as well"
+            ),
             Self::SquareImproves { before, after, threshold } => write!(
                 f,
                 "Square lowers robust accuracy from {before} to {after} (threshold {threshold}): \

@@ -37,7 +37,7 @@ pub use records::{
 pub use report::Report;
 pub use run::{
     cost::of_checks as seconds_of_checks,
-    evidence::{Alone, ClassAlive},
+    evidence::{Alone, ClassAlive, Flow},
     examples::{Example, report_of_run},
     merge::{Merged, merge},
     runner::Evaluation,

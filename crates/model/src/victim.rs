@@ -28,6 +28,13 @@ pub trait Victim: Send + Sync {
     /// Logits `[batch, classes]`, differentiable with respect to `query.pixels`.
     fn logits(&self, query: Query<'_>) -> Tensor<2>;
 
+    /// The part of it that optimises while it answers, by name, if there is one. Such a victim reacts
+    /// to the attack, and what a plain gradient finds against it proves little (AutoAttack's check
+    /// of dynamic defences; Croce et al. 2022).
+    fn optimises(&self) -> Option<String> {
+        None
+    }
+
     /// The same with what an attacker wants high beside its loss.
     fn answer(&self, query: Query<'_>) -> Answer {
         Answer { logits: self.logits(query), bonus: None }

@@ -120,6 +120,10 @@ impl Purifier for Box<dyn Purifier> {
         (**self).needs_pictures()
     }
 
+    fn optimises(&self) -> bool {
+        (**self).optimises()
+    }
+
     fn limit(&self) -> Option<crate::Limit> {
         (**self).limit()
     }
@@ -175,7 +179,11 @@ mod tests {
                 true => format!("{}:prior={prior}", method.name),
                 false => method.name.to_owned(),
             };
-            let spelled = parse(&text, &material).unwrap().spelling().to_string();
+            let purifier = parse(&text, &material).unwrap();
+            // Those with steps for each picture, and no others.
+            let steps = (method.parameters)().iter().any(|p| p.key == "steps");
+            assert_eq!(purifier.optimises(), steps && method.name != "prior-denoise", "{text}");
+            let spelled = purifier.spelling().to_string();
             assert_eq!(parse(&spelled, &material).unwrap().spelling().to_string(), spelled);
         }
         let say =

@@ -342,6 +342,10 @@ impl Purifier for ClipureCos {
         (self.settings.mode == Mode::Released && !self.settings.force).then_some(LIMIT)
     }
 
+    fn optimises(&self) -> bool {
+        true
+    }
+
     fn spelling(&self) -> Spelling {
         self.settings.spelled("clipure-cos")
     }

@@ -346,6 +346,10 @@ impl Purifier for ClipureDiff {
         (self.settings.mode == Mode::Released && !self.settings.force).then_some(LIMIT)
     }
 
+    fn optimises(&self) -> bool {
+        true
+    }
+
     fn spelling(&self) -> Spelling {
         self.settings.spelled(NAME)
     }

@@ -126,6 +126,10 @@ impl Purifier for Csr {
         true
     }
 
+    fn optimises(&self) -> bool {
+        true
+    }
+
     fn spelling(&self) -> Spelling {
         self.settings.spelled(NAME)
     }

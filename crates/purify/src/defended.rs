@@ -96,4 +96,9 @@ impl<E: Encoder> Victim for Defended<E> {
     fn logits(&self, query: Query<'_>) -> Tensor<2> {
         self.classify(self.embedding(query))
     }
+
+    fn optimises(&self) -> Option<String> {
+        let dynamic = self.purifiers.iter().find(|purifier| purifier.optimises());
+        dynamic.map(|purifier| purifier.spelling().name().to_owned())
+    }
 }

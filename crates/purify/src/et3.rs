@@ -100,6 +100,10 @@ impl Purifier for Et3 {
         true
     }
 
+    fn optimises(&self) -> bool {
+        true
+    }
+
     fn spelling(&self) -> Spelling {
         self.settings.spelled(NAME)
     }

@@ -91,6 +91,11 @@ pub trait Purifier: Send + Sync {
         false
     }
 
+    /// Whether it optimises something for each picture while the model answers.
+    fn optimises(&self) -> bool {
+        false
+    }
+
     /// The largest batch it accepts; `None` when rows do not depend on each other.
     fn limit(&self) -> Option<Limit> {
         None

@@ -202,6 +202,10 @@ impl<E: Encoder> Victim for Watched<E> {
         let logits = self.victim.classify(self.victim.purified(raw, keys, draw));
         Answer { logits, bonus: Some(bonus) }
     }
+
+    fn optimises(&self) -> Option<String> {
+        self.victim.optimises()
+    }
 }
 
 #[cfg(test)]

@@ -115,6 +115,10 @@ impl Purifier for Ttc {
         true
     }
 
+    fn optimises(&self) -> bool {
+        true
+    }
+
     fn spelling(&self) -> Spelling {
         self.settings.spelled(NAME)
     }

@@ -117,6 +117,23 @@ impl Victim for Odd {
     }
 }
 
+/// A victim that says it optimises while it answers.
+struct Dynamic(Cnn);
+
+impl Victim for Dynamic {
+    fn classes(&self) -> usize {
+        self.0.classes()
+    }
+
+    fn logits(&self, query: Query<'_>) -> Tensor<2> {
+        self.0.logits(query)
+    }
+
+    fn optimises(&self) -> Option<String> {
+        Some("inner steps".into())
+    }
+}
+
 #[test]
 fn odd_victims_are_flagged() {
     let (pixels, labels) = all("x1");
@@ -136,6 +153,9 @@ fn odd_victims_are_flagged() {
     assert_eq!(found, [Flag::ProbabilitiesAsLogits]);
     let found = flags(|z, _| z.detach());
     assert_eq!(found, [Flag::ZeroStart(6)]);
+    let attack = clipguard_attack::parse("autoattack:version=custom,attacks=square,queries=1");
+    let found = attack.unwrap().run(&Dynamic(Cnn::load()), &batch, 0).flags;
+    assert_eq!(found, [Flag::Dynamic("inner steps".into())]);
 }
 
 #[test]

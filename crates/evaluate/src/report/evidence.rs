@@ -4,14 +4,17 @@
 use super::{Axis, Bar, BarChart, Block, Cell, LineChart, Section, Series, Share, Table, number};
 use crate::{
     records::record::Record,
-    run::evidence::{Alone, ClassAlive},
+    run::evidence::{Alone, ClassAlive, Flow},
 };
 use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
 
 /// Bars of the histogram.
 const BINS: usize = 8;
 /// Classes that are shown.
 const WORST: usize = 5;
+/// Flows between classes that are shown.
+const WIDEST: usize = 8;
 
 /// The section of a worst-case record; `None` for a record without what it takes.
 pub(super) fn section(worst: &Record) -> Option<Section> {
@@ -25,6 +28,7 @@ pub(super) fn section(worst: &Record) -> Option<Section> {
     }
     blocks.extend(histogram(&list::<f32>(worst, "norms")).map(Block::Bars));
     blocks.extend(class_table(list(worst, "classes")).map(Block::Table));
+    blocks.extend(flow_table(&list(worst, "flows")).map(Block::Table));
     Some(Section::new("What each attack did", blocks))
 }
 
@@ -169,6 +173,38 @@ fn class_table(mut classes: Vec<ClassAlive>) -> Option<Table> {
     Some(table)
 }
 
+/// The classes that broken pictures were taken for.
+fn flow_table(flows: &[Flow]) -> Option<Table> {
+    let total: usize = flows.iter().map(|flow| flow.count).sum();
+    if total < 2 {
+        return None;
+    }
+    let headings = ["true class", "taken for", "pictures", "of those broken"];
+    let mut table = Table::new("What broken pictures are taken for", &headings);
+    for flow in flows.iter().take(WIDEST) {
+        table.row(vec![
+            Cell::Text(flow.from.clone()),
+            Cell::Text(flow.to.clone()),
+            Cell::Count(flow.count as u64),
+            Cell::Text(number::percent(flow.count as f64 / total as f64)),
+        ]);
+    }
+    let mut wrong: BTreeMap<&str, usize> = BTreeMap::new();
+    flows.iter().for_each(|flow| *wrong.entry(&flow.to).or_default() += flow.count);
+    let most = wrong.iter().max_by_key(|(_, count)| **count);
+    table.note = format!(
+        "{} of {} pairs of classes that occur. Each broken picture counts once, under the first \
+         attack that broke it.",
+        flows.len().min(WIDEST),
+        flows.len()
+    );
+    if let Some((class, count)) = most {
+        let share = number::percent(*count as f64 / total as f64);
+        table.note += &format!(" The class most are taken for is {class}, with {share}.");
+    }
+    Some(table)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -188,10 +224,16 @@ mod tests {
         let classes =
             json!([{"class": "cat", "n": 5, "right": 2}, {"class": "dog", "n": 5, "right": 0}]);
         worst.extra.insert("classes".into(), classes);
+        let flows = json!([
+            {"from": "dog", "to": "owl", "count": 4}, {"from": "cat", "to": "dog", "count": 2},
+            {"from": "cat", "to": "owl", "count": 1},
+        ]);
+        worst.extra.insert("flows".into(), flows);
         let section = section(&worst).unwrap();
-        assert_eq!(section.blocks.len(), 4);
+        assert_eq!(section.blocks.len(), 5);
         let html = section.html(1);
-        for said in ["only this one broke", "evaluations of the loss", "dog", "pictures"] {
+        let flow = "The class most are taken for is owl, with 71.4%";
+        for said in ["only this one broke", "evaluations of the loss", "dog", "pictures", flow] {
             assert!(html.contains(said), "{said}");
         }
         let Block::Lines(chart) = &section.blocks[1] else { panic!("no curve") };

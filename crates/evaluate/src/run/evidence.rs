@@ -4,7 +4,7 @@
 use crate::{run::schedule::StageHead, run::summary::Unit};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 /// One attack of a worst case.
 pub(crate) struct Part {
@@ -59,6 +59,18 @@ pub struct ClassAlive {
     pub right: usize,
 }
 
+/// Pictures of one class that an attack made into another.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Flow {
+    /// The true class.
+    pub from: String,
+    /// What the model says of the adversarial picture.
+    pub to: String,
+    /// How many pictures; each counts once, under the first attack that broke it.
+    pub count: usize,
+}
+
 /// The keys that a worst-case record carries beside its number.
 pub(crate) fn evidence(
     head: &StageHead,
@@ -105,8 +117,29 @@ pub(crate) fn evidence(
     };
     let classes: Vec<ClassAlive> =
         head.classes.iter().enumerate().map(class).filter(|class| class.n > 0).collect();
-    let pairs = [("attacks", json!(attacks)), ("norms", json!(norms)), ("classes", json!(classes))];
+    let pairs = [
+        ("attacks", json!(attacks)),
+        ("norms", json!(norms)),
+        ("classes", json!(classes)),
+        ("flows", json!(flows(head, clean, parts))),
+    ];
     pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+/// Where the broken pictures went, the widest flow first.
+fn flows(head: &StageHead, clean: &Unit, parts: &[(Part, Unit)]) -> Vec<Flow> {
+    let mut counts: BTreeMap<(usize, usize), usize> = BTreeMap::new();
+    for (i, sample) in head.samples.iter().enumerate().filter(|(i, _)| clean.lines[*i].right) {
+        let broken = parts.iter().map(|(_, unit)| &unit.lines[i]).find(|line| !line.right);
+        if let Some(said) = broken.and_then(|line| line.pred) {
+            *counts.entry((sample.label, said)).or_default() += 1;
+        }
+    }
+    let name = |class: usize| head.classes.get(class).cloned().unwrap_or_default();
+    let flow = |((from, to), count)| Flow { from: name(from), to: name(to), count };
+    let mut flows: Vec<Flow> = counts.into_iter().map(flow).collect();
+    flows.sort_by_key(|flow| std::cmp::Reverse(flow.count));
+    flows
 }
 
 /// The median smallest error over the samples that were right; none seen is larger than any.

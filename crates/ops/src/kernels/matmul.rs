@@ -59,6 +59,24 @@ pub(crate) fn product(
     scale: f32,
     accumulate: bool,
 ) {
+    multiply(dst, stride, a, b, scale, accumulate, gemm::Parallelism::None);
+}
+
+/// As [`product`] on all threads. One large product packs each factor once, where products of parts
+/// would pack the common factor again in every part.
+pub(crate) fn product_together(dst: &mut [f32], stride: usize, a: Mat<'_>, b: Mat<'_>) {
+    multiply(dst, stride, a, b, 1.0, false, gemm::Parallelism::Rayon(0));
+}
+
+fn multiply(
+    dst: &mut [f32],
+    stride: usize,
+    a: Mat<'_>,
+    b: Mat<'_>,
+    scale: f32,
+    accumulate: bool,
+    threads: gemm::Parallelism,
+) {
     let (m, k, n) = (a.rows, a.cols, b.cols);
     assert_eq!(k, b.rows, "inner dimensions differ");
     if m == 0 || n == 0 {
@@ -90,7 +108,7 @@ pub(crate) fn product(
             false,
             false,
             false,
-            gemm::Parallelism::None,
+            threads,
         );
     }
 }
@@ -114,6 +132,28 @@ const SHALLOW: usize = 3;
 /// sizes and the caches, comes into play. All but the last are avoided by copying into another
 /// layout, the last by cutting the sum into parts of a fixed size.
 pub(crate) fn rows(dst: &mut [f32], stride: usize, a: Mat<'_>, b: Mat<'_>, accumulate: bool) {
+    in_depth(dst, stride, a, b, accumulate, gemm::Parallelism::None);
+}
+
+/// As [`rows`], with the same bits, on all threads.
+pub(crate) fn rows_together(
+    dst: &mut [f32],
+    stride: usize,
+    a: Mat<'_>,
+    b: Mat<'_>,
+    accumulate: bool,
+) {
+    in_depth(dst, stride, a, b, accumulate, gemm::Parallelism::Rayon(0));
+}
+
+fn in_depth(
+    dst: &mut [f32],
+    stride: usize,
+    a: Mat<'_>,
+    b: Mat<'_>,
+    accumulate: bool,
+    threads: gemm::Parallelism,
+) {
     let k = a.cols;
     for start in (0..k.max(1)).step_by(DEPTH) {
         let end = (start + DEPTH).min(k);
@@ -124,7 +164,7 @@ pub(crate) fn rows(dst: &mut [f32], stride: usize, a: Mat<'_>, b: Mat<'_>, accum
         if a.rows == 1 || b.cols == 1 || a.cols < SHALLOW || small {
             product_of_copies(dst, stride, a, b, accumulate);
         } else {
-            product(dst, stride, a, b, 1.0, accumulate);
+            multiply(dst, stride, a, b, 1.0, accumulate, threads);
         }
     }
 }
@@ -183,7 +223,7 @@ mod tests {
     #[test]
     fn bits_of_a_row_do_not_depend_on_the_other_rows() {
         let number = |i: usize| (i * 2_654_435_761 % 1_009) as f32 / 500.0 - 1.0;
-        for (k, n) in [(1, 1), (2, 3), (3, 1), (17, 8), (64, 70), (700, 9), (1_300, 130)] {
+        for (k, n) in [(1, 1), (2, 3), (3, 1), (17, 8), (64, 70), (700, 9), (1_300, 130), (768, 700)] {
             let b: Vec<f32> = (0..k * n).map(number).collect();
             let a: Vec<f32> = (0..300 * k).map(|i| number(i + 77)).collect();
             for b in [Mat::new(&b, k, n), Mat::new(&b, n, k).t()] {
@@ -195,6 +235,9 @@ mod tests {
                 };
                 for accumulate in [false, true] {
                     let want = first(300, accumulate);
+                    let mut together = vec![0.25; 300 * n];
+                    rows_together(&mut together, n, Mat::new(&a, 300, k), b, accumulate);
+                    assert_eq!(together[..n], want, "{k}x{n}, all threads");
                     for m in [1, 2, 3, 5, 16, 17, 28, 64, 65, 256] {
                         assert_eq!(first(m, accumulate), want, "{m}x{k}x{n}, {accumulate}");
                     }
