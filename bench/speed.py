@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 THREADS = os.environ.get("THREADS", "2")
@@ -38,6 +39,8 @@ class Program:
         )
 
     def ask(self, case, what):
+        # The threads of the program before this one wait awake for a while.
+        time.sleep(0.5)
         print(case, what, file=self.process.stdin, flush=True)
         answer = self.process.stdout.readline().split()
         if not answer:

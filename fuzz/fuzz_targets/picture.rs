@@ -5,6 +5,7 @@ use clipguard_data::{Limits, Picture};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
+    clipguard_fuzz::prepare();
     if let Ok(decoded) = Picture::decode(bytes, &LIMITS) {
         let picture = decoded.into_picture();
         assert_eq!(picture.rgb.len(), picture.width as usize * picture.height as usize * 3);

@@ -1,7 +1,7 @@
 //! What the targets share: files that hold an input, and a walk over a data source.
 
-use clipguard_data::{Limits, Options, open};
-use std::{fs, path::PathBuf};
+use clipguard_data::{Limits, Options, contained, open};
+use std::{fs, path::PathBuf, sync::Once};
 
 /// Largest input that is tried, in bytes; beyond it nothing new happens, slowly.
 const MOST: usize = 1 << 16;
@@ -26,8 +26,16 @@ pub fn with_files(files: &[(&str, &[u8])], then: impl FnOnce(&str)) {
     then(folder.path().to_str().expect("a path of plain characters"));
 }
 
+/// Lets panics pass that the program catches: those of decoders of other people. Called in front of every
+/// input, because the fuzzer sets its own hook first.
+pub fn prepare() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(contained::quiet);
+}
+
 /// Opens a data source and decodes its first samples.
 pub fn samples(spelling: &str) {
+    prepare();
     let limits = Limits { pixels: 1 << 18, side: 4096, bytes: 1 << 20 };
     let Ok(source) = open(spelling, &Options { limits, ..Options::default() }) else { return };
     let Ok(samples) = source.open(0) else { return };

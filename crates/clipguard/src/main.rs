@@ -18,6 +18,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     clipguard_ops::keep_freed_memory();
+    clipguard_data::contained::quiet();
     let cli = Cli::parse();
     let session = Session {
         seed: cli.seed,

@@ -29,6 +29,7 @@
 
 pub mod augment;
 mod blob;
+pub mod contained;
 mod decode;
 mod error;
 pub mod loader;

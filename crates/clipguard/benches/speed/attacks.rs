@@ -151,7 +151,8 @@ fn autoattack(model: &str, seed: u64) -> Case {
     Box::new(move || {
         let batch = Batch { pixels: pixels.clone(), labels: &labels, keys: &keys };
         let found = clipguard_attack::Attack::run(&attack, victim.as_ref(), &batch, seed);
-        let left: Vec<bool> = (0..PICTURES).map(|i| found.correct[i] && !found.success[i]).collect();
+        let left: Vec<bool> =
+            (0..PICTURES).map(|i| found.correct[i] && !found.success[i]).collect();
         let text = serde_json::json!({ "clean": found.correct, "robust": left });
         std::fs::write(room().join("flags.json"), text.to_string()).unwrap();
     })

@@ -59,8 +59,7 @@ impl Layer {
     fn forward(&self, x: Tensor<4>, of_batch: bool, relu: bool) -> Tensor<4> {
         let weight = self.weight.clone().reshape(self.shape);
         let x = ops::conv2d(x, weight, self.stride, self.shape[2] / 2);
-        let statistics =
-            if of_batch { ops::column_statistics(&x) } else { self.running.clone() };
+        let statistics = if of_batch { ops::column_statistics(&x) } else { self.running.clone() };
         let options = BatchNorm { eps: 1e-5, of_batch, relu };
         ops::batch_norm(x, &statistics, self.gamma.clone(), self.beta.clone(), options)
     }

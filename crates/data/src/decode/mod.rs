@@ -11,8 +11,10 @@ mod jpeg;
 mod png;
 mod webp;
 
-use crate::picture::{Decoded, Limits, Note, PictureError, Pixels};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use crate::{
+    contained::contained,
+    picture::{Decoded, Limits, Note, PictureError, Pixels},
+};
 
 type Decoder = fn(&[u8], &Limits) -> Result<Decoded, PictureError>;
 
@@ -28,12 +30,9 @@ pub(crate) fn decode(bytes: &[u8], limits: &Limits) -> Result<Decoded, PictureEr
         [b'B', b'M', ..] => bmp::decode,
         _ => return Err(PictureError::NotAPicture(what_is(bytes))),
     };
-    // The decoders are other people's code fed with hostile bytes. A panic in one of them must
-    // cost one picture, not the run.
-    let mut decoded =
-        catch_unwind(AssertUnwindSafe(|| decoder(bytes, limits))).unwrap_or_else(|_| {
-            Err(PictureError::Broken("the decoder gave up on these bytes (it panicked)".into()))
-        })?;
+    let gave_up =
+        || PictureError::Broken("the decoder gave up on these bytes (it panicked)".into());
+    let mut decoded = contained(|| decoder(bytes, limits)).ok_or_else(gave_up)??;
     if matches!(decoded.pixels, Pixels::Grey16(_)) {
         decoded.notes.push(Note::SixteenBitGrey);
     }

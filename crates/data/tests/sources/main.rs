@@ -5,6 +5,7 @@
 mod archives;
 mod cifar;
 mod folders;
+mod hostile;
 mod parquet_files;
 mod remote;
 mod server;

@@ -1,7 +1,6 @@
 //! Activations of the transformer blocks, elementwise.
 
-use super::{exp, vectorised};
-use rayon::prelude::*;
+use super::{exp, fresh::in_tasks, vectorised};
 
 /// Which activation a block uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,15 +91,12 @@ fn map(kind: Activation, x: &[f32], y: &mut [f32], g: Option<&[f32]>) {
 }
 
 pub(crate) fn forward(kind: Activation, x: &[f32]) -> Vec<f32> {
-    let mut y = vec![0.0; x.len()];
-    y.par_chunks_mut(TASK).zip(x.par_chunks(TASK)).for_each(|(y, x)| map(kind, x, y, None));
-    y
+    in_tasks(x.len(), TASK, |i, y| map(kind, &x[i * TASK..][..y.len()], y, None))
 }
 
 pub(crate) fn backward(kind: Activation, x: &[f32], g: &[f32]) -> Vec<f32> {
-    let mut dx = vec![0.0; x.len()];
-    dx.par_chunks_mut(TASK)
-        .zip(x.par_chunks(TASK).zip(g.par_chunks(TASK)))
-        .for_each(|(dx, (x, g))| map(kind, x, dx, Some(g)));
-    dx
+    in_tasks(x.len(), TASK, |i, dx| {
+        let own = i * TASK..i * TASK + dx.len();
+        map(kind, &x[own.clone()], dx, Some(&g[own]));
+    })
 }

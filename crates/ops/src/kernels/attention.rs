@@ -6,10 +6,11 @@
 
 use super::{
     dot, exp,
+    fresh::in_tasks,
+    largest,
     matmul::{Mat, product, rows},
-    vectorised,
+    sum, vectorised,
 };
-use rayon::prelude::*;
 
 /// Sizes of an attention.
 #[derive(Clone, Copy, Debug)]
@@ -49,10 +50,14 @@ impl Shape {
                     let seen = if self.causal { i + 1 } else { t };
                     let (row, hidden) = row.split_at_mut(seen);
                     hidden.fill(0.0);
-                    let top = row.iter().fold(f32::NEG_INFINITY, |m, v| m.max(*v));
-                    row.iter_mut().for_each(|v| *v = exp(scale * (*v - top)));
-                    let inverse = 1.0 / super::sum(row);
-                    row.iter_mut().for_each(|v| *v *= inverse);
+                    let top = largest(row);
+                    for v in &mut *row {
+                        *v = exp(scale * (*v - top));
+                    }
+                    let inverse = 1.0 / sum(row);
+                    for v in row {
+                        *v *= inverse;
+                    }
                 }
             },
         );
@@ -61,49 +66,42 @@ impl Shape {
 
 pub(crate) fn forward(s: &Shape, packed: &[f32]) -> Vec<f32> {
     let (t, w) = (s.tokens, s.width);
-    let mut y = vec![0.0; packed.len() / 3];
-    y.par_chunks_mut(t * w).zip(packed.par_chunks(3 * t * w)).for_each_init(
-        || vec![0.0; t * t],
-        |p, (y, packed)| {
-            for head in 0..s.heads {
-                s.probabilities(packed, head, p);
-                let target = &mut y[head * s.head_width()..];
-                rows(target, w, Mat::new(p, t, t), s.part(packed, 2, head), false);
-            }
-        },
-    );
-    y
+    in_tasks(packed.len() / 3, t * w, |i, y| {
+        let packed = &packed[i * 3 * t * w..][..3 * t * w];
+        let mut p = vec![0.0; t * t];
+        for head in 0..s.heads {
+            s.probabilities(packed, head, &mut p);
+            let target = &mut y[head * s.head_width()..];
+            rows(target, w, Mat::new(&p, t, t), s.part(packed, 2, head), false);
+        }
+    })
 }
 
 pub(crate) fn backward(s: &Shape, packed: &[f32], g: &[f32]) -> Vec<f32> {
     let (t, w, d) = (s.tokens, s.width, s.head_width());
-    let mut dx = vec![0.0; packed.len()];
-    dx.par_chunks_mut(3 * t * w)
-        .zip(packed.par_chunks(3 * t * w).zip(g.par_chunks(t * w)))
-        .for_each_init(
-            || (vec![0.0; t * t], vec![0.0; t * t]),
-            |(p, dp), (dx, (packed, g))| {
-                for head in 0..s.heads {
-                    s.probabilities(packed, head, p);
-                    let g = Mat::strided(&g[head * d..], t, d, w);
-                    product(dp, t, g, s.part(packed, 2, head).t(), 1.0, false);
-                    let probabilities = Mat::new(p, t, t);
-                    product(&mut dx[2 * w + head * d..], 3 * w, probabilities.t(), g, 1.0, false);
-                    vectorised(
-                        #[inline(always)]
-                        || {
-                            for (p, dp) in p.chunks_exact(t).zip(dp.chunks_exact_mut(t)) {
-                                let mean = dot(p, dp);
-                                dp.iter_mut().zip(p).for_each(|(dp, p)| *dp = p * (*dp - mean));
-                            }
-                        },
-                    );
-                    let (q, k) = (s.part(packed, 0, head), s.part(packed, 1, head));
-                    let scores = Mat::new(dp, t, t);
-                    product(&mut dx[head * d..], 3 * w, scores, k, s.scale(), false);
-                    product(&mut dx[w + head * d..], 3 * w, scores.t(), q, s.scale(), false);
-                }
-            },
-        );
-    dx
+    in_tasks(packed.len(), 3 * t * w, |i, dx| {
+        let (packed, g) = (&packed[i * 3 * t * w..][..3 * t * w], &g[i * t * w..][..t * w]);
+        let (mut p, mut dp) = (vec![0.0; t * t], vec![0.0; t * t]);
+        for head in 0..s.heads {
+            s.probabilities(packed, head, &mut p);
+            let g = Mat::strided(&g[head * d..], t, d, w);
+            product(&mut dp, t, g, s.part(packed, 2, head).t(), 1.0, false);
+            product(&mut dx[2 * w + head * d..], 3 * w, Mat::new(&p, t, t).t(), g, 1.0, false);
+            vectorised(
+                #[inline(always)]
+                || {
+                    for (p, dp) in p.chunks_exact(t).zip(dp.chunks_exact_mut(t)) {
+                        let mean = dot(p, dp);
+                        for (dp, p) in dp.iter_mut().zip(p) {
+                            *dp = p * (*dp - mean);
+                        }
+                    }
+                },
+            );
+            let (q, k) = (s.part(packed, 0, head), s.part(packed, 1, head));
+            let scores = Mat::new(&dp, t, t);
+            product(&mut dx[head * d..], 3 * w, scores, k, s.scale(), false);
+            product(&mut dx[w + head * d..], 3 * w, scores.t(), q, s.scale(), false);
+        }
+    })
 }

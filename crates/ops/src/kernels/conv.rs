@@ -3,7 +3,10 @@
 //! Channels last makes everything a matrix product on rows: gathering a window copies whole
 //! channel vectors, the output needs no transposition, and a 1x1 convolution is `linear`.
 
-use super::matmul::{self, Mat, product};
+use super::{
+    fresh::in_tasks_with,
+    matmul::{self, Mat, product},
+};
 use rayon::prelude::*;
 
 /// Shape of a convolution; square kernels, symmetric zero padding.
@@ -104,33 +107,25 @@ impl Shape {
 
 pub(crate) fn forward(s: &Shape, x: &[f32], weight: &[f32]) -> Vec<f32> {
     let (size, rows) = (s.h * s.w * s.c, s.out_h() * s.out_w());
-    let mut y = vec![0.0; s.n * rows * s.out];
     let weight = Mat::new(weight, s.window(), s.out);
-    y.par_chunks_mut(s.group() * rows * s.out).zip(x.par_chunks(s.group() * size)).for_each_init(
-        Vec::new,
-        |columns, (y, x)| {
-            s.gather(x, columns);
-            let m = x.len() / size * rows;
-            matmul::rows(y, s.out, Mat::new(columns, m, s.window()), weight, false);
-        },
-    );
-    y
+    let task = s.group() * rows * s.out;
+    in_tasks_with(s.n * rows * s.out, task, Vec::new, |columns, i, y| {
+        let m = y.len() / s.out;
+        s.gather(&x[i * s.group() * size..][..m / rows * size], columns);
+        matmul::rows(y, s.out, Mat::new(columns, m, s.window()), weight, false);
+    })
 }
 
 pub(crate) fn input_gradient(s: &Shape, g: &[f32], weight: &[f32]) -> Vec<f32> {
     let (size, rows) = (s.h * s.w * s.c, s.out_h() * s.out_w());
-    let mut dx = vec![0.0; s.n * size];
     let weight = Mat::new(weight, s.window(), s.out).t();
-    dx.par_chunks_mut(s.group() * size).zip(g.par_chunks(s.group() * rows * s.out)).for_each_init(
-        Vec::new,
-        |columns, (dx, g)| {
-            let m = g.len() / s.out;
-            columns.resize(m * s.window(), 0.0);
-            matmul::rows(columns, s.window(), Mat::new(g, m, s.out), weight, false);
-            s.scatter(columns, dx);
-        },
-    );
-    dx
+    in_tasks_with(s.n * size, s.group() * size, Vec::new, |columns, i, dx| {
+        let m = dx.len() / size * rows;
+        let g = &g[i * s.group() * rows * s.out..][..m * s.out];
+        columns.resize(m * s.window(), 0.0);
+        matmul::rows(columns, s.window(), Mat::new(g, m, s.out), weight, false);
+        s.scatter(columns, dx);
+    })
 }
 
 pub(crate) fn weight_gradient(s: &Shape, g: &[f32], x: &[f32]) -> Vec<f32> {

@@ -1,27 +1,54 @@
 //! `y = x w^T + b` with the weight as PyTorch stores it, `[out, in]`.
 
-use super::matmul::{self, Mat};
+use super::{
+    fresh::in_tasks,
+    matmul::{self, Mat},
+};
+
+/// Rows from which a product is cut into tasks of rows. Of fewer rows every task would spend much of
+/// its time on packing the weight.
+const MANY: usize = 1024;
+/// Rows of such a task.
+const ROWS: usize = 256;
 
 pub(crate) fn forward(x: &[f32], w: &[f32], b: Option<&[f32]>, inputs: usize) -> Vec<f32> {
     let outputs = w.len() / inputs;
     let rows = x.len() / inputs;
-    let mut y = match b {
-        Some(b) => b.repeat(rows),
-        None => vec![0.0; rows * outputs],
-    };
-    let (x, w) = (Mat::new(x, rows, inputs), Mat::new(w, outputs, inputs).t());
-    matmul::rows_together(&mut y, outputs, x, w, b.is_some());
+    let w = Mat::new(w, outputs, inputs).t();
+    let mut y = in_tasks(rows * outputs, ROWS * outputs, |i, y| {
+        if let Some(b) = b {
+            y.chunks_exact_mut(outputs).for_each(|row| row.copy_from_slice(b));
+        }
+        if rows >= MANY {
+            let x = part(x, i, y.len() / outputs, inputs);
+            matmul::rows(y, outputs, x, w, b.is_some());
+        }
+    });
+    if rows < MANY {
+        matmul::rows_together(&mut y, outputs, Mat::new(x, rows, inputs), w, b.is_some());
+    }
     y
+}
+
+/// The `rows` rows of task `i` of a matrix of `width` columns.
+fn part(x: &[f32], i: usize, rows: usize, width: usize) -> Mat<'_> {
+    Mat::new(&x[i * ROWS * width..], rows, width)
 }
 
 /// Gradient with respect to the input.
 pub(crate) fn input_gradient(g: &[f32], w: &[f32], inputs: usize) -> Vec<f32> {
     let outputs = w.len() / inputs;
     let rows = g.len() / outputs;
-    let mut dx = vec![0.0; rows * inputs];
-    let (g, w) = (Mat::new(g, rows, outputs), Mat::new(w, outputs, inputs));
-    matmul::rows_together(&mut dx, inputs, g, w, false);
-    dx
+    let w = Mat::new(w, outputs, inputs);
+    if rows < MANY {
+        let mut dx = vec![0.0; rows * inputs];
+        matmul::rows_together(&mut dx, inputs, Mat::new(g, rows, outputs), w, false);
+        return dx;
+    }
+    in_tasks(rows * inputs, ROWS * inputs, |i, dx| {
+        let g = part(g, i, dx.len() / inputs, outputs);
+        matmul::rows(dx, inputs, g, w, false);
+    })
 }
 
 /// Gradient with respect to the weight, `[out, in]`.

@@ -1,5 +1,7 @@
-//! A safe face for the `gemm` crate's matrix product: the only module with `unsafe`.
+//! A safe face for the `gemm` crate's matrix product, on one thread and on all.
 #![allow(unsafe_code)]
+
+use rayon::prelude::*;
 
 /// A matrix that lies in a slice with any non-negative strides (in elements).
 #[derive(Clone, Copy)]
@@ -59,41 +61,95 @@ pub(crate) fn product(
     scale: f32,
     accumulate: bool,
 ) {
-    multiply(dst, stride, a, b, scale, accumulate, gemm::Parallelism::None);
+    check(dst, stride, a, b);
+    // SAFETY: `check` says that the product fits `dst`, which is borrowed mutably.
+    unsafe { multiply(dst.as_mut_ptr(), stride, a, b, scale, accumulate) };
 }
 
-/// As [`product`] on all threads. One large product packs each factor once, where products of parts
-/// would pack the common factor again in every part.
+/// As [`product`] on all threads: tasks of columns, so that `b` is packed once and only `a` anew.
 pub(crate) fn product_together(dst: &mut [f32], stride: usize, a: Mat<'_>, b: Mat<'_>) {
-    multiply(dst, stride, a, b, 1.0, false, gemm::Parallelism::Rayon(0));
+    in_columns(dst, stride, a, b, |target, a, b| {
+        // SAFETY: as `in_columns` promises.
+        unsafe { multiply(target, stride, a, b, 1.0, false) };
+    });
 }
 
-fn multiply(
+/// Columns of a task. A part of the shape alone, so that bits do not depend on threads.
+const COLUMNS: usize = 192;
+
+/// The first element of a task's columns.
+#[derive(Clone, Copy)]
+struct Target(*mut f32);
+
+// SAFETY: tasks get pointers to different columns of a matrix that the caller has borrowed mutably, and
+// write to nothing else (see `in_columns`).
+unsafe impl Send for Target {}
+unsafe impl Sync for Target {}
+
+/// Calls `task` for parts of the columns of `b` on all threads. It may write what [`multiply`] writes for
+/// these factors at the target: `a.rows` rows, `stride` apart, of as many columns as its `b` has.
+fn in_columns(
     dst: &mut [f32],
+    stride: usize,
+    a: Mat<'_>,
+    b: Mat<'_>,
+    task: impl Fn(*mut f32, Mat<'_>, Mat<'_>) + Sync,
+) {
+    check(dst, stride, a, b);
+    let (n, parts) = (b.cols, b.cols.div_ceil(COLUMNS).max(1));
+    let start = Target(dst.as_mut_ptr());
+    (0..parts).into_par_iter().for_each(|part| {
+        // The whole of it, not only the pointer inside, moves into the closure.
+        let Target(start) = { start };
+        let (from, to) = (part * n / parts, (part + 1) * n / parts);
+        // SAFETY: `check` says that row i, columns 0 to n, lie inside `dst`; `from` is below n (or there
+        // are no columns and no rows are written). The ranges of two parts do not overlap, so no two
+        // tasks have an element in common.
+        let target = unsafe { start.add(from.min(dst_end(a, stride, n))) };
+        task(target, a, b.columns(from, to));
+    });
+}
+
+/// Elements from the first to behind the last one that is written.
+fn dst_end(a: Mat<'_>, stride: usize, n: usize) -> usize {
+    if a.rows == 0 || n == 0 { 0 } else { (a.rows - 1) * stride + n }
+}
+
+/// Panics unless the product fits the destination.
+fn check(dst: &[f32], stride: usize, a: Mat<'_>, b: Mat<'_>) {
+    assert_eq!(a.cols, b.rows, "inner dimensions differ");
+    assert!(stride >= b.cols, "rows of the destination overlap");
+    assert!(dst_end(a, stride, b.cols) <= dst.len(), "destination too small");
+}
+
+/// The product of `gemm`.
+///
+/// # Safety
+/// `dst` must be valid for reads and writes of `a.rows` rows of `b.cols` elements, `stride` apart, which
+/// nothing else reads or writes meanwhile; the inner dimensions must be equal.
+unsafe fn multiply(
+    dst: *mut f32,
     stride: usize,
     a: Mat<'_>,
     b: Mat<'_>,
     scale: f32,
     accumulate: bool,
-    threads: gemm::Parallelism,
 ) {
     let (m, k, n) = (a.rows, a.cols, b.cols);
-    assert_eq!(k, b.rows, "inner dimensions differ");
     if m == 0 || n == 0 {
         return;
     }
-    assert!(stride >= n && (m - 1) * stride + n <= dst.len(), "destination too small");
     // SAFETY: `gemm` reads lhs[i, p], rhs[p, j] and reads and writes dst[i, j] for i < m, p < k,
     // j < n at the given strides and nothing else. `Mat` can only be built, transposed and cut so
-    // that (rows-1)*row_stride + (cols-1)*col_stride + 1 <= data.len(), and the assertion above
-    // says the same of `dst`, so all accesses lie inside the three slices. `dst` is borrowed
-    // mutably, so it overlaps neither input. All strides fit isize because slices do.
+    // that (rows-1)*row_stride + (cols-1)*col_stride + 1 <= data.len(), and the caller says the same
+    // of `dst`, so all accesses lie inside the three. `dst` is nobody else's, so it overlaps neither
+    // input. All strides fit isize because slices do.
     unsafe {
         gemm::gemm(
             m,
             n,
             k,
-            dst.as_mut_ptr(),
+            dst,
             1,
             stride as isize,
             accumulate,
@@ -108,7 +164,7 @@ fn multiply(
             false,
             false,
             false,
-            threads,
+            gemm::Parallelism::None,
         );
     }
 }
@@ -132,8 +188,28 @@ const SHALLOW: usize = 3;
 /// sizes and the caches, comes into play. All but the last are avoided by copying into another
 /// layout, the last by cutting the sum into parts of a fixed size.
 pub(crate) fn rows(dst: &mut [f32], stride: usize, a: Mat<'_>, b: Mat<'_>, accumulate: bool) {
-    in_depth(dst, stride, a, b, accumulate, gemm::Parallelism::None);
+    for (start, a, b) in in_depth(a, b) {
+        let along = a.col_stride == 1 && b.row_stride == 1;
+        let accumulate = accumulate || start > 0;
+        let small = along && a.rows * b.cols <= SMALL;
+        if a.rows == 1 || b.cols == 1 || a.cols < SHALLOW || small {
+            product_of_copies(dst, stride, a, b, accumulate);
+        } else {
+            product(dst, stride, a, b, 1.0, accumulate);
+        }
+    }
 }
+
+/// The parts of a product along the sum, with where they start; one of length 0 for no terms.
+fn in_depth<'a>(a: Mat<'a>, b: Mat<'a>) -> impl Iterator<Item = (usize, Mat<'a>, Mat<'a>)> {
+    (0..a.cols.max(1)).step_by(DEPTH).map(move |start| {
+        let end = (start + DEPTH).min(a.cols);
+        (start, a.columns(start, end), b.t().columns(start, end).t())
+    })
+}
+
+/// Rows and columns from which all tasks of [`rows_together`] are neither flat, shallow nor small.
+const LARGE: usize = 32;
 
 /// As [`rows`], with the same bits, on all threads.
 pub(crate) fn rows_together(
@@ -143,30 +219,17 @@ pub(crate) fn rows_together(
     b: Mat<'_>,
     accumulate: bool,
 ) {
-    in_depth(dst, stride, a, b, accumulate, gemm::Parallelism::Rayon(0));
-}
-
-fn in_depth(
-    dst: &mut [f32],
-    stride: usize,
-    a: Mat<'_>,
-    b: Mat<'_>,
-    accumulate: bool,
-    threads: gemm::Parallelism,
-) {
-    let k = a.cols;
-    for start in (0..k.max(1)).step_by(DEPTH) {
-        let end = (start + DEPTH).min(k);
-        let (a, b) = (a.columns(start, end), b.t().columns(start, end).t());
-        let along = a.col_stride == 1 && b.row_stride == 1;
-        let accumulate = accumulate || start > 0;
-        let small = along && a.rows * b.cols <= SMALL;
-        if a.rows == 1 || b.cols == 1 || a.cols < SHALLOW || small {
-            product_of_copies(dst, stride, a, b, accumulate);
-        } else {
-            multiply(dst, stride, a, b, 1.0, accumulate, threads);
-        }
+    // The last part along the sum may be shallow whatever the whole is.
+    let shallow = a.cols % DEPTH != 0 && a.cols % DEPTH < SHALLOW;
+    if a.rows < LARGE || b.cols < LARGE || shallow {
+        return rows(dst, stride, a, b, accumulate);
     }
+    in_columns(dst, stride, a, b, |target, a, b| {
+        for (start, a, b) in in_depth(a, b) {
+            // SAFETY: as `in_columns` promises; parts along the sum have the same rows and columns.
+            unsafe { multiply(target, stride, a, b, 1.0, accumulate || start > 0) };
+        }
+    });
 }
 
 /// [`product`] with at least two rows and columns and [`SHALLOW`] terms, `a` column by column.
@@ -205,7 +268,8 @@ mod tests {
 
     #[test]
     fn products_equal_the_definition_for_odd_shapes_and_transposes() {
-        for (m, k, n) in [(1, 1, 1), (3, 5, 2), (17, 33, 9), (64, 27, 48), (7, 1, 130)] {
+        let odd = [(1, 1, 1), (3, 5, 2), (17, 33, 9), (64, 27, 48), (7, 1, 130), (33, 4, 500)];
+        for (m, k, n) in odd.into_iter().chain([(0, 3, 4), (4, 3, 0), (2, 0, 400)]) {
             let a: Vec<f32> = (0..m * k).map(|i| ((i * 7) % 13) as f32 - 6.0).collect();
             let b: Vec<f32> = (0..k * n).map(|i| ((i * 5) % 11) as f32 - 5.0).collect();
             let bt: Vec<f32> = (0..n * k).map(|i| b[(i % k) * n + i / k]).collect();
@@ -217,13 +281,22 @@ mod tests {
             assert_eq!(got, want);
             product(&mut got, n, Mat::new(&a, m, k), Mat::new(&bt, n, k).t(), 2.0, true);
             assert!(got.iter().zip(&want).all(|(g, w)| *g == 3.0 * w));
+            // Rows that are further apart than they are long: nothing between them is touched.
+            let stride = n + 3;
+            let mut got = vec![9.0; m * stride];
+            product_together(&mut got, stride, Mat::new(&a, m, k), Mat::new(&bt, n, k).t());
+            for (row, want) in got.chunks(stride).zip(want.chunks(n.max(1))) {
+                assert_eq!((&row[..n], &row[n..]), (&want[..n], &[9.0; 3][..]));
+            }
         }
     }
 
     #[test]
     fn bits_of_a_row_do_not_depend_on_the_other_rows() {
         let number = |i: usize| (i * 2_654_435_761 % 1_009) as f32 / 500.0 - 1.0;
-        for (k, n) in [(1, 1), (2, 3), (3, 1), (17, 8), (64, 70), (700, 9), (1_300, 130), (768, 700)] {
+        for (k, n) in
+            [(1, 1), (2, 3), (3, 1), (17, 8), (64, 70), (700, 9), (1_300, 130), (768, 700)]
+        {
             let b: Vec<f32> = (0..k * n).map(number).collect();
             let a: Vec<f32> = (0..300 * k).map(|i| number(i + 77)).collect();
             for b in [Mat::new(&b, k, n), Mat::new(&b, n, k).t()] {
@@ -237,7 +310,9 @@ mod tests {
                     let want = first(300, accumulate);
                     let mut together = vec![0.25; 300 * n];
                     rows_together(&mut together, n, Mat::new(&a, 300, k), b, accumulate);
-                    assert_eq!(together[..n], want, "{k}x{n}, all threads");
+                    let mut alone = vec![0.25; 300 * n];
+                    rows(&mut alone, n, Mat::new(&a, 300, k), b, accumulate);
+                    assert_eq!(together, alone, "{k}x{n}, all threads");
                     for m in [1, 2, 3, 5, 16, 17, 28, 64, 65, 256] {
                         assert_eq!(first(m, accumulate), want, "{m}x{k}x{n}, {accumulate}");
                     }

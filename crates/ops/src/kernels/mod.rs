@@ -6,6 +6,7 @@
 pub(crate) mod activation;
 pub(crate) mod attention;
 pub(crate) mod conv;
+pub(crate) mod fresh;
 pub(crate) mod linear;
 pub(crate) mod matmul;
 pub(crate) mod norm;
@@ -54,12 +55,32 @@ pub(crate) fn sum(x: &[f32]) -> f32 {
     lanes.iter().sum::<f32>() + tail
 }
 
+/// Largest of `x`, in sixteen lanes; negative infinity for none. A NaN may be passed over.
+#[inline(always)]
+pub(crate) fn largest(x: &[f32]) -> f32 {
+    let more = |a: f32, b: f32| if b > a { b } else { a };
+    let mut lanes = [f32::NEG_INFINITY; 16];
+    let chunks = x.chunks_exact(16);
+    let tail = chunks.remainder().iter().fold(f32::NEG_INFINITY, |a, b| more(a, *b));
+    for a in chunks {
+        for i in 0..16 {
+            lanes[i] = more(lanes[i], a[i]);
+        }
+    }
+    lanes.iter().fold(tail, |a, b| more(a, *b))
+}
+
 /// `exp(x)` to 2e-7 relative, flushed to 0 below -87; the standard reduction by powers of two
 /// with a polynomial of degree 6 on [-ln2/2, ln2/2] (Cephes' `expf` coefficients).
+///
+/// Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits: a conversion to `i32` would
+/// saturate, which no vector instruction does, and the loop would fall apart into single values.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
+    const ROUND: f32 = 12_582_912.0;
     let x = x.clamp(-87.3, 88.0);
-    let n = (x * std::f32::consts::LOG2_E + 0.5).floor();
+    let rounded = x * std::f32::consts::LOG2_E + ROUND;
+    let n = rounded - ROUND;
     let r = x - n * 0.693_359_4 + n * 2.121_944_4e-4;
     let mut p = 1.987_569_1e-4f32;
     p = p * r + 1.398_199_9e-3;
@@ -68,11 +89,23 @@ pub(crate) fn exp(x: f32) -> f32 {
     p = p * r + 1.666_666_5e-1;
     p = p * r + 0.5;
     p = p * r * r + r + 1.0;
-    p * f32::from_bits((((n as i32) + 127) as u32) << 23)
+    p * f32::from_bits((rounded.to_bits() << 23).wrapping_add(0x3f80_0000))
 }
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn the_largest_is_found_wherever_it_stands() {
+        for length in [1, 2, 15, 16, 17, 40] {
+            for place in 0..length {
+                let values: Vec<f32> =
+                    (0..length).map(|i| if i == place { 2.5 } else { -(i as f32) }).collect();
+                assert_eq!(super::largest(&values), 2.5);
+            }
+        }
+        assert_eq!(super::largest(&[]), f32::NEG_INFINITY);
+    }
+
     #[test]
     fn exp_is_exact_to_a_few_ulp_over_its_range() {
         let mut worst = 0f64;

@@ -1,6 +1,6 @@
 //! LayerNorm over rows, and normalisation by given column statistics (BatchNorm) with ReLU.
 
-use super::{dot, sum, vectorised};
+use super::{dot, fresh::in_tasks, sum, vectorised};
 use rayon::prelude::*;
 
 /// Rows of one task; partial column sums are made per task and added in order.
@@ -9,8 +9,9 @@ const TASK_ROWS: usize = 512;
 /// LayerNorm (biased variance) over rows of width `c`.
 pub(crate) fn layer(x: &[f32], gamma: &[f32], beta: &[f32], eps: f32) -> Vec<f32> {
     let c = gamma.len();
-    let mut y = vec![0.0; x.len()];
-    y.par_chunks_mut(TASK_ROWS * c).zip(x.par_chunks(TASK_ROWS * c)).for_each(|(y, x)| {
+    let task = TASK_ROWS * c;
+    in_tasks(x.len(), task, |i, y| {
+        let x = &x[i * task..][..y.len()];
         vectorised(
             #[inline(always)]
             || {
@@ -22,8 +23,7 @@ pub(crate) fn layer(x: &[f32], gamma: &[f32], beta: &[f32], eps: f32) -> Vec<f32
                 }
             },
         );
-    });
-    y
+    })
 }
 
 #[inline(always)]
@@ -174,12 +174,13 @@ impl Columns<'_> {
 pub(crate) fn columns(x: &[f32], s: &Columns<'_>) -> Vec<f32> {
     let task = TASK_ROWS * s.gamma.len();
     let line = s.line();
-    let mut y = vec![0.0; x.len()];
-    y.par_chunks_mut(task).zip(x.par_chunks(task)).for_each(|(y, x)| match s.relu {
-        true => line.apply(x, y, |v| v.max(0.0)),
-        false => line.apply(x, y, |v| v),
-    });
-    y
+    in_tasks(x.len(), task, |i, y| {
+        let x = &x[i * task..][..y.len()];
+        match s.relu {
+            true => line.apply(x, y, |v| v.max(0.0)),
+            false => line.apply(x, y, |v| v),
+        }
+    })
 }
 
 impl Line {
@@ -254,27 +255,24 @@ fn gradients(
     let pull = repeated(&dbeta.iter().map(|d| d * share).collect::<Vec<_>>());
     let along = dgamma.iter().zip(s.inverse).map(|(d, i)| d * i * share);
     let along = repeated(&along.collect::<Vec<_>>());
-    let mut dx = vec![0.0; x.len()];
-    dx.par_chunks_mut(task).zip(x.par_chunks(task).zip(g.par_chunks(task))).for_each(
-        |(dx, (x, g))| {
-            vectorised(
-                #[inline(always)]
-                || {
-                    for (dx, (x, g)) in dx.chunks_mut(long).zip(x.chunks(long).zip(g.chunks(long)))
+    let dx = in_tasks(x.len(), task, |i, dx| {
+        let own = i * task..i * task + dx.len();
+        let (x, g) = (&x[own.clone()], &g[own]);
+        vectorised(
+            #[inline(always)]
+            || {
+                for (dx, (x, g)) in dx.chunks_mut(long).zip(x.chunks(long).zip(g.chunks(long))) {
+                    let line = slope.iter().zip(offset.iter().zip(&mean));
+                    let line = line.zip(pull.iter().zip(&along));
+                    let values = dx.iter_mut().zip(x.iter().zip(g));
+                    for ((dx, (x, g)), ((slope, (offset, mean)), (pull, along))) in values.zip(line)
                     {
-                        let line = slope.iter().zip(offset.iter().zip(&mean));
-                        let line = line.zip(pull.iter().zip(&along));
-                        let values = dx.iter_mut().zip(x.iter().zip(g));
-                        for ((dx, (x, g)), ((slope, (offset, mean)), (pull, along))) in
-                            values.zip(line)
-                        {
-                            let g = if passes(x * slope + offset) { *g } else { 0.0 };
-                            *dx = slope * (g - pull - (x - mean) * along);
-                        }
+                        let g = if passes(x * slope + offset) { *g } else { 0.0 };
+                        *dx = slope * (g - pull - (x - mean) * along);
                     }
-                },
-            );
-        },
-    );
+                }
+            },
+        );
+    });
     (dx, dgamma, dbeta)
 }

@@ -1,7 +1,7 @@
 //! One column of one row group, read a few rows at a time.
 
 use super::guard::{Chunk, plain};
-use crate::blob::Blob;
+use crate::{blob::Blob, contained::contained};
 use parquet::{
     basic::Type,
     column::reader::{ColumnReader, ColumnReaderImpl, get_column_reader},
@@ -9,10 +9,7 @@ use parquet::{
     errors::ParquetError,
     file::{metadata::RowGroupMetaData, serialized_reader::SerializedPageReader},
 };
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 /// A value of a column.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,9 +88,9 @@ pub(super) fn is_read(kind: Type) -> bool {
 
 /// The decoder is other people's code fed with hostile bytes: a panic in it costs one row group.
 fn guarded<T>(work: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(result) => result.map_err(|error| plain(&error)),
-        Err(_) => Err("the decoder gave up on these bytes (it panicked)".to_owned()),
+    match contained(work) {
+        Some(result) => result.map_err(|error| plain(&error)),
+        None => Err("the decoder gave up on these bytes (it panicked)".to_owned()),
     }
 }
 

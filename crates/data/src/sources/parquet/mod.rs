@@ -13,17 +13,12 @@ mod schema;
 mod thrift;
 
 use super::columns::Wanted;
-use crate::{DataError, Options, RawSample, Samples, Source, blob::Blob};
+use crate::{DataError, Options, RawSample, Samples, Source, blob::Blob, contained::contained};
 use leaf::{Leaf, Value};
 use parquet::file::metadata::ParquetMetaData;
 use rows::{Row, Rows};
 use schema::Columns;
-use std::{
-    collections::BTreeSet,
-    panic::{AssertUnwindSafe, catch_unwind},
-    path::Path,
-    sync::Arc,
-};
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 /// Distinct labels at most.
 const MOST_CLASSES: usize = 100_000;
@@ -103,10 +98,9 @@ impl Part {
             })?,
         };
         let refuse = |reason: String| DataError::refused(blob.path(), reason);
-        let panicked = |_| Err("its footer made the decoder give up (it panicked)".to_owned());
-        let meta = catch_unwind(AssertUnwindSafe(|| guard::footer(&blob)))
-            .unwrap_or_else(panicked)
-            .map_err(refuse)?;
+        let meta = contained(|| guard::footer(&blob))
+            .unwrap_or_else(|| Err("its footer made the decoder give up (it panicked)".to_owned()));
+        let meta = meta.map_err(refuse)?;
         let columns = Columns::find(blob.path(), &meta, wanted)?;
         let mut starts = vec![0u64];
         let mut rows = 0u64;
