@@ -31,7 +31,6 @@ pub(crate) trait FusedOps: Backend {
     fn fused_conv2d(
         x: FloatTensor<Self>,
         w: FloatTensor<Self>,
-        kernel: usize,
         stride: usize,
         pad: usize,
     ) -> FloatTensor<Self>;
@@ -123,8 +122,8 @@ macro_rules! rows {
     }};
 }
 
-fn conv_shape(x: &[usize], out: usize, kernel: usize, stride: usize, pad: usize) -> conv::Shape {
-    conv::Shape { n: x[0], h: x[1], w: x[2], c: x[3], out, kernel, stride, pad }
+fn conv_shape(x: &[usize], w: &[usize], stride: usize, pad: usize) -> conv::Shape {
+    conv::Shape { n: x[0], h: x[1], w: x[2], c: x[3], out: w[0], kernel: w[2], stride, pad }
 }
 
 fn pool_shape(x: &[usize], k: usize) -> pool::Shape {
@@ -150,14 +149,8 @@ impl FusedOps for Flex {
         tensor(y, &[rows, outputs])
     }
 
-    fn fused_conv2d(
-        x: FlexTensor,
-        w: FlexTensor,
-        kernel: usize,
-        stride: usize,
-        pad: usize,
-    ) -> FlexTensor {
-        let s = conv_shape(&dims(&x), last(&w), kernel, stride, pad);
+    fn fused_conv2d(x: FlexTensor, w: FlexTensor, stride: usize, pad: usize) -> FlexTensor {
+        let s = conv_shape(&dims(&x), &dims(&w), stride, pad);
         tensor(rows!(x, w => conv::forward(&s, x, w)), &[s.n, s.out_h(), s.out_w(), s.out])
     }
 
@@ -233,7 +226,7 @@ impl FusedGradients for Flex {
 
     fn conv_dw(g: &FlexTensor, x: &FlexTensor, s: conv::Shape) -> FlexTensor {
         let dw = rows!(g, x => conv::weight_gradient(&s, g, x));
-        tensor(dw, &[s.kernel * s.kernel * s.c, s.out])
+        tensor(dw, &[s.out, s.c, s.kernel, s.kernel])
     }
 
     fn pool_dx(g: &FlexTensor, s: pool::Shape) -> FlexTensor {
@@ -371,12 +364,11 @@ impl<B: FusedGradients, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
         record::<B, C, _, 3>(Linear, nodes, (x.clone(), w.clone()), B::fused_linear(x, w, b))
     }
 
-    fn fused_conv2d(x: T<Self>, w: T<Self>, kernel: usize, stride: usize, pad: usize) -> T<Self> {
+    fn fused_conv2d(x: T<Self>, w: T<Self>, stride: usize, pad: usize) -> T<Self> {
         let nodes = [x.node(), w.node()];
         let (x, w) = (x.into_primitive(), w.into_primitive());
-        let out = w.shape().as_slice()[1];
-        let s = conv_shape(x.shape().as_slice(), out, kernel, stride, pad);
-        let y = B::fused_conv2d(x.clone(), w.clone(), kernel, stride, pad);
+        let s = conv_shape(x.shape().as_slice(), w.shape().as_slice(), stride, pad);
+        let y = B::fused_conv2d(x.clone(), w.clone(), stride, pad);
         record::<B, C, _, 2>(Conv, nodes, (x, w, s), y)
     }
 

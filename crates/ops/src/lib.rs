@@ -70,10 +70,10 @@ pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, stride: usize, pad: usize) -> Ten
     }
     assert!(h + 2 * pad >= k && w + 2 * pad >= k, "conv2d: kernel {k} exceeds {h}x{w}");
     let (out_h, out_w) = ((h + 2 * pad - k) / stride + 1, (w + 2 * pad - k) / stride + 1);
-    let matrix = weight.permute([2, 3, 1, 0]).reshape([k * k * c, out]);
-    let (x, matrix) = (x.into_dispatch(), matrix.into_dispatch());
-    Tensor::<4>::from_dispatch(Op::fused_conv2d(x, matrix, k, stride, pad))
-        .reshape([n, out_h, out_w, out])
+    let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
+    let y = Tensor::<4>::from_dispatch(Op::fused_conv2d(x, weight, stride, pad));
+    debug_assert_eq!(y.dims(), [n, out_h, out_w, out]);
+    y
 }
 
 /// Average of `k x k` windows with stride `k`; rows and columns beyond a multiple are dropped.

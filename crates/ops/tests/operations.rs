@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 use burn::tensor::{
-    Device, Tensor, TensorData,
+    DType, Device, Tensor, TensorData,
     activation::{relu, sigmoid, softmax},
     module::conv2d,
     ops::ConvOptions,
@@ -217,7 +217,7 @@ fn attention(batch: usize, tokens: usize, heads: usize, head: usize, causal: boo
                 let hidden = (0..tokens * tokens)
                     .map(|i| if i % tokens > i / tokens { -1e9f32 } else { 0.0 })
                     .collect();
-                let hidden: Tensor<2> = flat(hidden).reshape([tokens, tokens]);
+                let hidden: Tensor<2> = flat(hidden).reshape([tokens, tokens]).cast(t[0].dtype());
                 scores = scores + hidden.unsqueeze();
             }
             flatten(softmax(scores, 3).matmul(part(2)).swap_dims(1, 2))
@@ -247,7 +247,10 @@ fn batch_norm(rows: usize, width: usize, of_batch: bool, with_relu: bool) -> Cas
                 let centred = x.clone() - mean.clone();
                 (mean, (centred.clone() * centred).mean_dim(0))
             } else {
-                (fixed().mean.unsqueeze(), fixed().variance.unsqueeze())
+                let fixed = fixed();
+                let precision = t[0].dtype();
+                let row = |values: Tensor<1>| values.cast(precision).unsqueeze();
+                (row(fixed.mean), row(fixed.variance))
             };
             let hat = (x - mean) / (variance + 1e-5).sqrt();
             let y = hat * t[1].clone().unsqueeze() + t[2].clone().unsqueeze();
@@ -265,6 +268,9 @@ fn cases() -> Vec<Case> {
         {
             all.push(linear(rows, inputs, outputs, bias));
         }
+        // So many rows that they become tasks, and so many columns.
+        all.push(linear([3, 401], 20, 11, bias));
+        all.push(linear([1, 5], 600, 407, bias));
     }
     for (kernel, pads) in [(1, &[0][..]), (3, &[0, 1, 2]), (5, &[0, 1, 2])] {
         for stride in [1, 2] {
@@ -315,6 +321,52 @@ fn values_and_gradients_equal_the_composed_bodies() {
         for (i, (got, want)) in got.iter().zip(&want).enumerate() {
             let off = gap(got.as_ref().unwrap(), want.as_ref().unwrap());
             assert!(off <= 1e-5, "{}: gradient {i} off by {off:e}", case.name);
+        }
+    }
+}
+
+/// How fast the projection of [`run`] rises along `direction` of input `i`: central differences of the
+/// composed body in double precision.
+fn rise(case: &Case, inputs: &[Vec<f32>], i: usize, direction: &[f32]) -> f64 {
+    const STEP: f64 = 1e-6;
+    let double = |values: Vec<f64>| {
+        let n = values.len();
+        Tensor::<1>::from_data(TensorData::new(values, [n]), (&Device::flex(), DType::F64))
+    };
+    let at = |step: f64| {
+        let leaves: Vec<Tensor<1>> = inputs
+            .iter()
+            .enumerate()
+            .map(|(j, values)| {
+                let moved = |(v, d): (&f32, &f32)| f64::from(*v) + step * f64::from(*d);
+                double(match j == i {
+                    true => values.iter().zip(direction).map(moved).collect(),
+                    false => values.iter().map(|v| f64::from(*v)).collect(),
+                })
+            })
+            .collect();
+        let y = (case.composed)(&leaves).into_data().try_to_vec::<f64>().unwrap();
+        let weights = numbers(y.len(), 99);
+        y.iter().zip(weights).map(|(y, w)| y * f64::from(w)).sum::<f64>()
+    };
+    (at(STEP) - at(-STEP)) / (2.0 * STEP)
+}
+
+#[test]
+fn gradients_are_those_of_central_differences() {
+    for case in cases() {
+        let inputs = inputs(&case);
+        let (_, gradients) = run(&case.fused, &inputs, |_| true);
+        for (i, gradient) in gradients.iter().flatten().enumerate() {
+            for draw in 0..3 {
+                let direction = numbers(gradient.len(), 1_000 + draw);
+                let along = |(g, d): (&f32, &f32)| f64::from(*g) * f64::from(*d);
+                let got: f64 = gradient.iter().zip(&direction).map(along).sum();
+                let want = rise(&case, &inputs, i, &direction);
+                let length = |v: &[f32]| v.iter().map(|v| f64::from(v * v)).sum::<f64>().sqrt();
+                let off = (got - want).abs() / (length(gradient) * length(&direction)).max(1e-6);
+                assert!(off < 2e-5, "{}: gradient {i} is off by {off:e}", case.name);
+            }
         }
     }
 }

@@ -1,10 +1,11 @@
-//! Convolution on `[n, h, w, c]` pictures with the weight as a matrix `[kh*kw*c, out]`.
+//! Convolution on `[n, h, w, c]` pictures with the weight as PyTorch stores it, `[out, c, kh, kw]`.
 //!
 //! Channels last makes everything a matrix product on rows: gathering a window copies whole
-//! channel vectors, the output needs no transposition, and a 1x1 convolution is `linear`.
+//! channel vectors, the output needs no transposition, and a 1x1 convolution is `linear`. Filters are
+//! brought into the order of a window, `[out, kh*kw*c]`, on the way in, and their gradient back.
 
 use super::{
-    fresh::in_tasks_with,
+    fresh::{in_rooms, in_tasks},
     matmul::{self, Mat, product},
 };
 use rayon::prelude::*;
@@ -38,6 +39,28 @@ impl Shape {
 
     fn window(&self) -> usize {
         self.kernel * self.kernel * self.c
+    }
+
+    /// Filters `[out, c, k, k]` in the order of a window, `[out, k*k*c]`.
+    fn filters(&self, weight: &[f32]) -> Vec<f32> {
+        self.turned(weight, self.c, self.kernel * self.kernel)
+    }
+
+    /// The inverse of [`Shape::filters`].
+    fn unfiltered(&self, filters: &[f32]) -> Vec<f32> {
+        self.turned(filters, self.kernel * self.kernel, self.c)
+    }
+
+    /// Every filter, a matrix of `rows` and `columns`, transposed.
+    fn turned(&self, filters: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+        in_tasks(filters.len(), rows * columns, |i, to| {
+            let from = &filters[i * rows * columns..][..rows * columns];
+            for (column, to) in to.chunks_exact_mut(rows).enumerate() {
+                for (row, to) in to.iter_mut().enumerate() {
+                    *to = from[row * columns + column];
+                }
+            }
+        })
     }
 
     /// Pictures a task handles.
@@ -96,7 +119,9 @@ impl Shape {
                         if let Some(to) = target {
                             let from = &columns[row * window + column..][..self.c];
                             let to = &mut picture[to..to + self.c];
-                            to.iter_mut().zip(from).for_each(|(t, f)| *t += f);
+                            for (to, from) in to.iter_mut().zip(from) {
+                                *to += from;
+                            }
                         }
                     });
                 },
@@ -107,24 +132,28 @@ impl Shape {
 
 pub(crate) fn forward(s: &Shape, x: &[f32], weight: &[f32]) -> Vec<f32> {
     let (size, rows) = (s.h * s.w * s.c, s.out_h() * s.out_w());
-    let weight = Mat::new(weight, s.window(), s.out);
+    let filters = s.filters(weight);
+    let weight = Mat::new(&filters, s.out, s.window()).t();
     let task = s.group() * rows * s.out;
-    in_tasks_with(s.n * rows * s.out, task, Vec::new, |columns, i, y| {
-        let m = y.len() / s.out;
+    in_rooms(s.n * rows * s.out, task, Vec::new, |columns, i, room| {
+        let m = room.len() / s.out;
         s.gather(&x[i * s.group() * size..][..m / rows * size], columns);
-        matmul::rows(y, s.out, Mat::new(columns, m, s.window()), weight, false);
+        matmul::rows_into(room, Mat::new(columns, m, s.window()), weight)
     })
 }
 
 pub(crate) fn input_gradient(s: &Shape, g: &[f32], weight: &[f32]) -> Vec<f32> {
     let (size, rows) = (s.h * s.w * s.c, s.out_h() * s.out_w());
-    let weight = Mat::new(weight, s.window(), s.out).t();
-    in_tasks_with(s.n * size, s.group() * size, Vec::new, |columns, i, dx| {
+    let filters = s.filters(weight);
+    let weight = Mat::new(&filters, s.out, s.window());
+    in_rooms(s.n * size, s.group() * size, Vec::new, |columns, i, room| {
+        let dx = room.cleared();
         let m = dx.len() / size * rows;
         let g = &g[i * s.group() * rows * s.out..][..m * s.out];
         columns.resize(m * s.window(), 0.0);
         matmul::rows(columns, s.window(), Mat::new(g, m, s.out), weight, false);
         s.scatter(columns, dx);
+        dx
     })
 }
 
@@ -142,8 +171,8 @@ pub(crate) fn weight_gradient(s: &Shape, g: &[f32], x: &[f32]) -> Vec<f32> {
             for (x, g) in xs.zip(g.chunks(s.group() * rows * s.out)) {
                 s.gather(x, &mut columns);
                 let m = g.len() / s.out;
-                let columns = Mat::new(&columns, m, s.window()).t();
-                product(&mut dw, s.out, columns, Mat::new(g, m, s.out), 1.0, true);
+                let columns = Mat::new(&columns, m, s.window());
+                product(&mut dw, s.window(), Mat::new(g, m, s.out).t(), columns, 1.0, true);
             }
             dw
         })
@@ -153,5 +182,5 @@ pub(crate) fn weight_gradient(s: &Shape, g: &[f32], x: &[f32]) -> Vec<f32> {
     for part in parts {
         dw.iter_mut().zip(part).for_each(|(d, p)| *d += p);
     }
-    dw
+    s.unfiltered(&dw)
 }

@@ -5,6 +5,50 @@
 use rayon::prelude::*;
 use std::mem::MaybeUninit;
 
+/// Memory of a task's result, not written yet.
+pub(crate) struct Room<'a>(&'a mut [MaybeUninit<f32>]);
+
+impl<'a> Room<'a> {
+    /// Values it has room for.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Where it begins: for those who write to all of it and then say so by [`Room::written`].
+    pub(crate) fn start(&mut self) -> *mut f32 {
+        self.0.as_mut_ptr().cast()
+    }
+
+    /// The memory as values.
+    ///
+    /// # Safety
+    /// Every value has been written.
+    pub(crate) unsafe fn written(self) -> &'a mut [f32] {
+        // SAFETY: as the caller says.
+        unsafe { self.0.assume_init_mut() }
+    }
+
+    /// All zero; a task's piece stays in the cache for what follows.
+    pub(crate) fn cleared(self) -> &'a mut [f32] {
+        self.0.fill(MaybeUninit::new(0.0));
+        // SAFETY: the line above has written every value.
+        unsafe { self.written() }
+    }
+
+    /// `row` again and again.
+    ///
+    /// # Panics
+    /// When it has no room for whole rows.
+    pub(crate) fn rows_of(self, row: &[f32]) -> &'a mut [f32] {
+        assert_eq!(self.0.len() % row.len(), 0, "room for {} values of whole rows", self.0.len());
+        for to in self.0.chunks_exact_mut(row.len()) {
+            to.write_copy_of_slice(row);
+        }
+        // SAFETY: as the length is a multiple of the row's, the loop has written every value.
+        unsafe { self.written() }
+    }
+}
+
 /// `len` values that `write` makes, task by task on all threads; it gets the number of the task and the
 /// `task` values (the last time what is left of them) that are its own, all zero.
 pub(crate) fn in_tasks(
@@ -12,31 +56,39 @@ pub(crate) fn in_tasks(
     task: usize,
     write: impl Fn(usize, &mut [f32]) + Sync,
 ) -> Vec<f32> {
-    in_tasks_with(len, task, || (), |(), i, piece| write(i, piece))
+    in_rooms(
+        len,
+        task,
+        || (),
+        |(), i, room| {
+            let piece = room.cleared();
+            write(i, piece);
+            piece
+        },
+    )
 }
 
-/// As [`in_tasks`], with something of `make` that tasks can share one after the other.
-pub(crate) fn in_tasks_with<T>(
+/// As [`in_tasks`], with something of `make` that tasks can share one after the other; and `write` gets
+/// memory that nobody has written yet, and hands it back as values.
+pub(crate) fn in_rooms<T>(
     len: usize,
     task: usize,
     make: impl Fn() -> T + Sync + Send,
-    write: impl Fn(&mut T, usize, &mut [f32]) + Sync,
+    write: impl for<'a> Fn(&mut T, usize, Room<'a>) -> &'a mut [f32] + Sync,
 ) -> Vec<f32> {
     let mut values = Vec::with_capacity(len);
     let room = &mut values.spare_capacity_mut()[..len];
     let pieces = room.par_chunks_mut(task.max(1)).enumerate();
-    pieces.for_each_init(make, |own, (i, piece)| write(own, i, cleared(piece)));
-    // SAFETY: the capacity is at least `len`, and the pieces cover the first `len` values, each of which
-    // `cleared` has written; a panic in a task does not come here.
+    pieces.for_each_init(make, |own, (i, piece)| {
+        let place = (piece.as_ptr().addr(), piece.len());
+        let written = write(own, i, Room(piece));
+        assert_eq!((written.as_ptr().addr(), written.len()), place, "another piece of memory");
+    });
+    // SAFETY: the capacity is at least `len`, and the pieces cover the first `len` values. Of each there
+    // was a slice of values, at its place and of its length, and a slice of values has been written. A
+    // panic in a task does not come here.
     unsafe { values.set_len(len) };
     values
-}
-
-/// The same memory, written with zeros; a task's piece stays in the cache for what follows.
-fn cleared(piece: &mut [MaybeUninit<f32>]) -> &mut [f32] {
-    piece.fill(MaybeUninit::new(0.0));
-    // SAFETY: the line above has written every value.
-    unsafe { piece.assume_init_mut() }
 }
 
 #[cfg(test)]
@@ -57,5 +109,17 @@ mod tests {
                 assert_eq!(*value, want, "{at} of {len} in tasks of {task}");
             }
         }
+    }
+
+    #[test]
+    fn rows_are_repeated() {
+        let values = in_rooms(12, 6, || (), |(), _, room| room.rows_of(&[1.0, 2.0, 3.0]));
+        assert_eq!(values, [1.0, 2.0, 3.0].repeat(4));
+    }
+
+    #[test]
+    #[should_panic(expected = "another piece of memory")]
+    fn a_task_cannot_hand_back_something_else() {
+        in_rooms(4, 4, || (), |(), _, room| &mut room.cleared()[..3]);
     }
 }

@@ -1,9 +1,10 @@
 //! `y = x w^T + b` with the weight as PyTorch stores it, `[out, in]`.
 
 use super::{
-    fresh::in_tasks,
+    fresh::in_rooms,
     matmul::{self, Mat},
 };
+use rayon::prelude::*;
 
 /// Rows from which a product is cut into tasks of rows. Of fewer rows every task would spend much of
 /// its time on packing the weight.
@@ -12,43 +13,40 @@ const MANY: usize = 1024;
 const ROWS: usize = 256;
 
 pub(crate) fn forward(x: &[f32], w: &[f32], b: Option<&[f32]>, inputs: usize) -> Vec<f32> {
-    let outputs = w.len() / inputs;
-    let rows = x.len() / inputs;
-    let w = Mat::new(w, outputs, inputs).t();
-    let mut y = in_tasks(rows * outputs, ROWS * outputs, |i, y| {
-        if let Some(b) = b {
-            y.chunks_exact_mut(outputs).for_each(|row| row.copy_from_slice(b));
-        }
-        if rows >= MANY {
-            let x = part(x, i, y.len() / outputs, inputs);
-            matmul::rows(y, outputs, x, w, b.is_some());
-        }
-    });
-    if rows < MANY {
-        matmul::rows_together(&mut y, outputs, Mat::new(x, rows, inputs), w, b.is_some());
-    }
-    y
-}
-
-/// The `rows` rows of task `i` of a matrix of `width` columns.
-fn part(x: &[f32], i: usize, rows: usize, width: usize) -> Mat<'_> {
-    Mat::new(&x[i * ROWS * width..], rows, width)
+    product(x, Mat::new(w, w.len() / inputs, inputs).t(), b, inputs)
 }
 
 /// Gradient with respect to the input.
 pub(crate) fn input_gradient(g: &[f32], w: &[f32], inputs: usize) -> Vec<f32> {
     let outputs = w.len() / inputs;
-    let rows = g.len() / outputs;
-    let w = Mat::new(w, outputs, inputs);
-    if rows < MANY {
-        let mut dx = vec![0.0; rows * inputs];
-        matmul::rows_together(&mut dx, inputs, Mat::new(g, rows, outputs), w, false);
-        return dx;
-    }
-    in_tasks(rows * inputs, ROWS * inputs, |i, dx| {
-        let g = part(g, i, dx.len() / inputs, outputs);
-        matmul::rows(dx, inputs, g, w, false);
-    })
+    product(g, Mat::new(w, outputs, inputs), None, outputs)
+}
+
+/// The rows of `x`, of `width` values each, times `w`, plus `b` in every row.
+fn product(x: &[f32], w: Mat<'_>, b: Option<&[f32]>, width: usize) -> Vec<f32> {
+    let (rows, columns) = (x.len() / width, w.columns_count());
+    let part = |i: usize, n: usize| Mat::new(&x[i * ROWS * width..], n, width);
+    let task = ROWS * columns;
+    let mut y = match b {
+        _ if rows >= MANY => {
+            return in_rooms(
+                rows * columns,
+                task,
+                || (),
+                |(), i, room| {
+                    let x = part(i, room.len() / columns);
+                    let Some(b) = b else { return matmul::rows_into(room, x, w) };
+                    let y = room.rows_of(b);
+                    matmul::rows(y, columns, x, w, true);
+                    y
+                },
+            );
+        }
+        Some(b) => in_rooms(rows * columns, task, || (), |(), _, room| room.rows_of(b)),
+        None => vec![0.0; rows * columns],
+    };
+    matmul::rows_together(&mut y, columns, part(0, rows), w, b.is_some());
+    y
 }
 
 /// Gradient with respect to the weight, `[out, in]`.
@@ -62,12 +60,26 @@ pub(crate) fn weight_gradient(g: &[f32], x: &[f32], inputs: usize, outputs: usiz
 
 /// Gradient with respect to the bias: column sums of `g`.
 pub(crate) fn column_sums(g: &[f32], columns: usize) -> Vec<f32> {
+    let parts: Vec<Vec<f32>> = g.par_chunks(SUMMED * columns).map(|g| sums(g, columns)).collect();
+    let mut total = vec![0.0f32; columns];
+    for part in parts {
+        total.iter_mut().zip(part).for_each(|(t, p)| *t += p);
+    }
+    total
+}
+
+/// Rows of a partial sum of columns. Fixed, so that bits do not depend on threads.
+const SUMMED: usize = 512;
+
+fn sums(g: &[f32], columns: usize) -> Vec<f32> {
     super::vectorised(
         #[inline(always)]
         || {
             let mut sums = vec![0.0f32; columns];
             for row in g.chunks_exact(columns) {
-                sums.iter_mut().zip(row).for_each(|(s, g)| *s += g);
+                for (s, g) in sums.iter_mut().zip(row) {
+                    *s += g;
+                }
             }
             sums
         },

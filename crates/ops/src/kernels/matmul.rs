@@ -1,6 +1,7 @@
 //! A safe face for the `gemm` crate's matrix product, on one thread and on all.
 #![allow(unsafe_code)]
 
+use super::fresh::Room;
 use rayon::prelude::*;
 
 /// A matrix that lies in a slice with any non-negative strides (in elements).
@@ -38,6 +39,11 @@ impl<'a> Mat<'a> {
             col_stride: self.row_stride,
             ..self
         }
+    }
+
+    /// How many columns it has.
+    pub(crate) fn columns_count(&self) -> usize {
+        self.cols
     }
 
     /// Columns `start..end`.
@@ -188,6 +194,9 @@ const SHALLOW: usize = 3;
 /// sizes and the caches, comes into play. All but the last are avoided by copying into another
 /// layout, the last by cutting the sum into parts of a fixed size.
 pub(crate) fn rows(dst: &mut [f32], stride: usize, a: Mat<'_>, b: Mat<'_>, accumulate: bool) {
+    if a.rows == 0 || b.cols == 0 {
+        return;
+    }
     for (start, a, b) in in_depth(a, b) {
         let along = a.col_stride == 1 && b.row_stride == 1;
         let accumulate = accumulate || start > 0;
@@ -200,6 +209,30 @@ pub(crate) fn rows(dst: &mut [f32], stride: usize, a: Mat<'_>, b: Mat<'_>, accum
     }
 }
 
+/// As [`rows`] into memory that nobody has written yet, rows without gaps.
+pub(crate) fn rows_into<'a>(mut room: Room<'a>, a: Mat<'_>, b: Mat<'_>) -> &'a mut [f32] {
+    let (m, n) = (a.rows, b.cols);
+    assert_eq!(room.len(), m * n, "room for another matrix");
+    assert_eq!(a.cols, b.rows, "inner dimensions differ");
+    if m < FEW || n < WIDE || is_shallow(a.cols) {
+        let dst = room.cleared();
+        rows(dst, n, a, b, false);
+        return dst;
+    }
+    for (start, a, b) in in_depth(a, b) {
+        // SAFETY: the room holds m rows of n values and is nobody else's. It has not been written when
+        // the first part comes, for which `accumulate` is off: then `gemm` does not read it.
+        unsafe { multiply(room.start(), n, a, b, 1.0, start > 0) };
+    }
+    // SAFETY: the first part has written every value: `gemm` writes dst[i, j] for all i < m, j < n.
+    unsafe { room.written() }
+}
+
+/// Whether the last part along the sum has too few terms, whatever the whole has.
+fn is_shallow(k: usize) -> bool {
+    k < SHALLOW || (k % DEPTH != 0 && k % DEPTH < SHALLOW)
+}
+
 /// The parts of a product along the sum, with where they start; one of length 0 for no terms.
 fn in_depth<'a>(a: Mat<'a>, b: Mat<'a>) -> impl Iterator<Item = (usize, Mat<'a>, Mat<'a>)> {
     (0..a.cols.max(1)).step_by(DEPTH).map(move |start| {
@@ -208,8 +241,10 @@ fn in_depth<'a>(a: Mat<'a>, b: Mat<'a>) -> impl Iterator<Item = (usize, Mat<'a>,
     })
 }
 
-/// Rows and columns from which all tasks of [`rows_together`] are neither flat, shallow nor small.
-const LARGE: usize = 32;
+/// With so many rows and columns a product, and each of its tasks of columns, is neither flat nor [`SMALL`].
+const FEW: usize = 3;
+const WIDE: usize = COLUMNS / 2;
+const _: () = assert!(FEW >= 2 && FEW * WIDE > SMALL);
 
 /// As [`rows`], with the same bits, on all threads.
 pub(crate) fn rows_together(
@@ -219,9 +254,7 @@ pub(crate) fn rows_together(
     b: Mat<'_>,
     accumulate: bool,
 ) {
-    // The last part along the sum may be shallow whatever the whole is.
-    let shallow = a.cols % DEPTH != 0 && a.cols % DEPTH < SHALLOW;
-    if a.rows < LARGE || b.cols < LARGE || shallow {
+    if a.rows < FEW || b.cols < WIDE || is_shallow(a.cols) {
         return rows(dst, stride, a, b, accumulate);
     }
     in_columns(dst, stride, a, b, |target, a, b| {
@@ -264,7 +297,7 @@ fn product_of_copies(dst: &mut [f32], stride: usize, a: Mat<'_>, b: Mat<'_>, acc
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::fresh::in_rooms, *};
 
     #[test]
     fn products_equal_the_definition_for_odd_shapes_and_transposes() {
@@ -292,6 +325,52 @@ mod tests {
     }
 
     #[test]
+    fn products_of_any_shape_and_layout_equal_their_definition() {
+        // Small whole numbers: every order of summation gives the same.
+        let mut state = 1u64;
+        let mut next = |below: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 33) as usize % below
+        };
+        for _ in 0..300 {
+            let [m, n] = [next(70), next(450)];
+            let k = if next(4) == 0 { next(1_100) } else { next(40) };
+            let stride = n + next(5);
+            let a: Vec<f32> = (0..m * k).map(|_| next(7) as f32 - 3.0).collect();
+            let b: Vec<f32> = (0..k * n).map(|_| next(7) as f32 - 3.0).collect();
+            let left = if next(2) == 0 { Mat::new(&a, m, k) } else { Mat::new(&a, k, m).t() };
+            let right = if next(2) == 0 { Mat::new(&b, k, n) } else { Mat::new(&b, n, k).t() };
+            let sum = |i, j| (0..k).map(|p| left.at(i, p) * right.at(p, j)).sum::<f32>();
+            let want: Vec<f32> = (0..m * n).map(|e| sum(e / n, e % n)).collect();
+            let holds = |got: &[f32], start: f32, what: &str| {
+                let name = format!("{what}: {m}x{k}x{n}, stride {stride}");
+                assert_eq!(got.len(), m * stride + 1, "{name}");
+                for (e, value) in got.iter().enumerate() {
+                    let (i, j) = (e / stride.max(1), e % stride.max(1));
+                    let inside = i < m && j < n;
+                    let want = if inside { start + want[i * n + j] } else { 9.0 };
+                    assert_eq!(*value, want, "{name}, element {e}");
+                }
+            };
+            type Way = fn(&mut [f32], usize, Mat<'_>, Mat<'_>);
+            let ways: [(&str, f32, Way); 5] = [
+                ("product", 0.0, |y, s, a, b| product(y, s, a, b, 1.0, false)),
+                ("product_together", 0.0, |y, s, a, b| product_together(y, s, a, b)),
+                ("rows", 9.0, |y, s, a, b| rows(y, s, a, b, true)),
+                ("rows_together", 0.0, |y, s, a, b| rows_together(y, s, a, b, false)),
+                ("rows_together, more", 9.0, |y, s, a, b| rows_together(y, s, a, b, true)),
+            ];
+            for (what, start, way) in ways {
+                let mut got = vec![9.0; m * stride + 1];
+                way(&mut got, stride, left, right);
+                holds(&got, start, what);
+            }
+            let new = in_rooms(m * n, m * n, || (), |(), _, room| rows_into(room, left, right));
+            assert_eq!(new, want, "rows_into: {m}x{k}x{n}");
+        }
+    }
+
+    #[test]
     fn bits_of_a_row_do_not_depend_on_the_other_rows() {
         let number = |i: usize| (i * 2_654_435_761 % 1_009) as f32 / 500.0 - 1.0;
         for (k, n) in
@@ -300,19 +379,29 @@ mod tests {
             let b: Vec<f32> = (0..k * n).map(number).collect();
             let a: Vec<f32> = (0..300 * k).map(|i| number(i + 77)).collect();
             for b in [Mat::new(&b, k, n), Mat::new(&b, n, k).t()] {
-                let first = |m: usize, accumulate: bool| {
+                let first_rows = |m: usize, accumulate: bool| {
                     let mut y = vec![0.25; m * n];
                     rows(&mut y, n, Mat::new(&a[..m * k], m, k), b, accumulate);
-                    y.truncate(n);
                     y
                 };
+                let first = |m: usize, accumulate: bool| first_rows(m, accumulate)[..n].to_vec();
                 for accumulate in [false, true] {
                     let want = first(300, accumulate);
                     let mut together = vec![0.25; 300 * n];
                     rows_together(&mut together, n, Mat::new(&a, 300, k), b, accumulate);
-                    let mut alone = vec![0.25; 300 * n];
-                    rows(&mut alone, n, Mat::new(&a, 300, k), b, accumulate);
-                    assert_eq!(together, alone, "{k}x{n}, all threads");
+                    let new = in_rooms(
+                        300 * n,
+                        100 * n,
+                        || (),
+                        |(), i, room| {
+                            rows_into(room, Mat::new(&a[i * 100 * k..][..100 * k], 100, k), b)
+                        },
+                    );
+                    assert!(
+                        accumulate || new == first_rows(300, false),
+                        "{k}x{n}, into new memory"
+                    );
+                    assert_eq!(together, first_rows(300, accumulate), "{k}x{n}, all threads");
                     for m in [1, 2, 3, 5, 16, 17, 28, 64, 65, 256] {
                         assert_eq!(first(m, accumulate), want, "{m}x{k}x{n}, {accumulate}");
                     }
