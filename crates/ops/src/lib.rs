@@ -10,8 +10,9 @@
 //! - Pictures are channels-last, `[batch, height, width, channels]`, between the operations: a 1x1
 //!   convolution is then a plain product and BatchNorm a normalisation of columns.
 //! - Only gradients that are asked for are computed: to pixels costs no weight gradients.
-//! - `unsafe` occurs twice, each in a module of its own with its proof: the call of the `gemm` crate
-//!   behind checked shapes, and one setting of the allocator.
+//! - `unsafe` occurs in three modules, each with its proofs: the call of the `gemm` crate behind checked
+//!   shapes (`matmul`), results in memory that was not cleared before (`fresh`), and one setting of the
+//!   allocator. `.ci/sanitise` runs the kernels' tests under the address sanitiser.
 //! - Elementwise loops are plain Rust, compiled for AVX-512, AVX2 and the baseline and chosen at
 //!   run time. Multiplications and additions are not contracted, so only the products of `gemm`
 //!   may differ in the last bit between processors. Bits depend neither on the number of threads
