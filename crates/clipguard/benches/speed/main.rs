@@ -36,6 +36,11 @@ fn case(name: &str) -> Case {
 
 fn main() {
     clipguard_ops::keep_freed_memory();
+    // On a thread of the pool, as the program does.
+    rayon::scope(|_| serve());
+}
+
+fn serve() {
     let mut cases: HashMap<String, Case> = HashMap::new();
     for line in std::io::stdin().lock().lines() {
         let line = line.unwrap();

@@ -7,6 +7,7 @@
 use super::{
     fresh::{in_rooms, in_tasks},
     matmul::{self, Mat, product},
+    task_rows,
 };
 use rayon::prelude::*;
 
@@ -63,27 +64,41 @@ impl Shape {
         })
     }
 
-    /// Pictures a task handles.
+    /// Pictures a task of the weight gradient gathers at once: the same for any number of threads, because
+    /// bits depend on it.
     fn group(&self) -> usize {
         TASK_ROWS.div_ceil(self.out_h() * self.out_w()).max(1)
     }
 
-    /// Calls `visit(row, column, source)` for every channel vector of every window of one
-    /// picture: `column` is the offset in the window row, `source` the offset in the picture.
+    /// Pictures of any other task.
+    fn pictures(&self) -> usize {
+        let rows = self.out_h() * self.out_w();
+        task_rows(self.n * rows, TASK_ROWS, self.window() * self.out).div_ceil(rows.max(1)).max(1)
+    }
+
+    /// Calls `visit(row, column, length, source)` for all parts of the windows of one picture: `column` is
+    /// the offset in the window's row, `source` that in the picture, none outside of it. Neighbours in a
+    /// line of the window are neighbours in the picture, so that most parts are a line.
     #[inline(always)]
-    fn for_windows(&self, mut visit: impl FnMut(usize, usize, Option<usize>)) {
-        let (out_h, out_w) = (self.out_h(), self.out_w());
+    fn for_windows(&self, mut visit: impl FnMut(usize, usize, usize, Option<usize>)) {
+        let (out_h, out_w, c) = (self.out_h(), self.out_w(), self.c);
         for oy in 0..out_h {
             for ox in 0..out_w {
-                let row = oy * out_w + ox;
+                let (row, left) = (oy * out_w + ox, ox * self.stride);
+                // Columns of the window inside the picture.
+                let first = self.pad.saturating_sub(left).min(self.kernel);
+                let end = (self.w + self.pad).saturating_sub(left).min(self.kernel).max(first);
                 for ky in 0..self.kernel {
                     let y = (oy * self.stride + ky).wrapping_sub(self.pad);
-                    for kx in 0..self.kernel {
-                        let x = (ox * self.stride + kx).wrapping_sub(self.pad);
-                        let inside = y < self.h && x < self.w;
-                        let source = inside.then(|| (y * self.w + x) * self.c);
-                        visit(row, (ky * self.kernel + kx) * self.c, source);
+                    let at = |kx: usize| (ky * self.kernel + kx) * c;
+                    if y >= self.h || first == end {
+                        visit(row, at(0), self.kernel * c, None);
+                        continue;
                     }
+                    let source = (y * self.w + left + first - self.pad) * c;
+                    visit(row, at(0), first * c, None);
+                    visit(row, at(first), (end - first) * c, Some(source));
+                    visit(row, at(end), (self.kernel - end) * c, None);
                 }
             }
         }
@@ -96,10 +111,10 @@ impl Shape {
         columns.resize(pictures.len() / size * rows * window, 0.0);
         let targets = columns.chunks_exact_mut(rows * window);
         for (picture, target) in pictures.chunks_exact(size).zip(targets) {
-            self.for_windows(|row, column, source| {
-                let target = &mut target[row * window + column..][..self.c];
+            self.for_windows(|row, column, length, source| {
+                let target = &mut target[row * window + column..][..length];
                 match source {
-                    Some(from) => target.copy_from_slice(&picture[from..from + self.c]),
+                    Some(from) => target.copy_from_slice(&picture[from..from + length]),
                     None => target.fill(0.0),
                 }
             });
@@ -115,10 +130,10 @@ impl Shape {
             super::vectorised(
                 #[inline(always)]
                 || {
-                    self.for_windows(|row, column, target| {
+                    self.for_windows(|row, column, length, target| {
                         if let Some(to) = target {
-                            let from = &columns[row * window + column..][..self.c];
-                            let to = &mut picture[to..to + self.c];
+                            let from = &columns[row * window + column..][..length];
+                            let to = &mut picture[to..to + length];
                             for (to, from) in to.iter_mut().zip(from) {
                                 *to += from;
                             }
@@ -134,10 +149,11 @@ pub(crate) fn forward(s: &Shape, x: &[f32], weight: &[f32]) -> Vec<f32> {
     let (size, rows) = (s.h * s.w * s.c, s.out_h() * s.out_w());
     let filters = s.filters(weight);
     let weight = Mat::new(&filters, s.out, s.window()).t();
-    let task = s.group() * rows * s.out;
+    let pictures = s.pictures();
+    let task = pictures * rows * s.out;
     in_rooms(s.n * rows * s.out, task, Vec::new, |columns, i, room| {
         let m = room.len() / s.out;
-        s.gather(&x[i * s.group() * size..][..m / rows * size], columns);
+        s.gather(&x[i * pictures * size..][..m / rows * size], columns);
         matmul::rows_into(room, Mat::new(columns, m, s.window()), weight)
     })
 }
@@ -146,10 +162,11 @@ pub(crate) fn input_gradient(s: &Shape, g: &[f32], weight: &[f32]) -> Vec<f32> {
     let (size, rows) = (s.h * s.w * s.c, s.out_h() * s.out_w());
     let filters = s.filters(weight);
     let weight = Mat::new(&filters, s.out, s.window());
-    in_rooms(s.n * size, s.group() * size, Vec::new, |columns, i, room| {
+    let pictures = s.pictures();
+    in_rooms(s.n * size, pictures * size, Vec::new, |columns, i, room| {
         let dx = room.cleared();
         let m = dx.len() / size * rows;
-        let g = &g[i * s.group() * rows * s.out..][..m * s.out];
+        let g = &g[i * pictures * rows * s.out..][..m * s.out];
         columns.resize(m * s.window(), 0.0);
         matmul::rows(columns, s.window(), Mat::new(g, m, s.out), weight, false);
         s.scatter(columns, dx);

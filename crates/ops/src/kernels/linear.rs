@@ -3,13 +3,16 @@
 use super::{
     fresh::in_rooms,
     matmul::{self, Mat},
+    task_rows,
 };
 use rayon::prelude::*;
 
-/// Rows from which a product is cut into tasks of rows. Of fewer rows every task would spend much of
-/// its time on packing the weight.
+/// Rows from which a product is cut into tasks of rows, not of columns. Of fewer rows every task would
+/// spend much of its time on packing the weight.
 const MANY: usize = 1024;
-/// Rows of such a task.
+/// So few columns are not cut anyway.
+const NARROW: usize = 384;
+/// Rows of such a task at most.
 const ROWS: usize = 256;
 
 pub(crate) fn forward(x: &[f32], w: &[f32], b: Option<&[f32]>, inputs: usize) -> Vec<f32> {
@@ -25,10 +28,11 @@ pub(crate) fn input_gradient(g: &[f32], w: &[f32], inputs: usize) -> Vec<f32> {
 /// The rows of `x`, of `width` values each, times `w`, plus `b` in every row.
 fn product(x: &[f32], w: Mat<'_>, b: Option<&[f32]>, width: usize) -> Vec<f32> {
     let (rows, columns) = (x.len() / width, w.columns_count());
-    let part = |i: usize, n: usize| Mat::new(&x[i * ROWS * width..], n, width);
-    let task = ROWS * columns;
+    let many = task_rows(rows, ROWS, width * columns);
+    let part = |i: usize, n: usize| Mat::new(&x[i * many * width..], n, width);
+    let task = many * columns;
     let mut y = match b {
-        _ if rows >= MANY => {
+        _ if rows >= MANY || columns < NARROW => {
             return in_rooms(
                 rows * columns,
                 task,
@@ -49,12 +53,22 @@ fn product(x: &[f32], w: Mat<'_>, b: Option<&[f32]>, width: usize) -> Vec<f32> {
     y
 }
 
+/// Rows of the gradient of a narrow weight that a task makes.
+const FILTERS: usize = 64;
+
 /// Gradient with respect to the weight, `[out, in]`.
 pub(crate) fn weight_gradient(g: &[f32], x: &[f32], inputs: usize, outputs: usize) -> Vec<f32> {
     let rows = x.len() / inputs;
     let mut dw = vec![0.0; outputs * inputs];
-    let (g, x) = (Mat::new(g, rows, outputs), Mat::new(x, rows, inputs));
-    matmul::product_together(&mut dw, inputs, g.t(), x);
+    let x = Mat::new(x, rows, inputs);
+    if inputs < NARROW {
+        dw.par_chunks_mut(FILTERS * inputs).enumerate().for_each(|(i, dw)| {
+            let own = Mat::strided(&g[i * FILTERS..], rows, dw.len() / inputs, outputs);
+            matmul::product(dw, inputs, own.t(), x, 1.0, false);
+        });
+        return dw;
+    }
+    matmul::product_together(&mut dw, inputs, Mat::new(g, rows, outputs).t(), x);
     dw
 }
 

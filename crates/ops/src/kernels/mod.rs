@@ -12,6 +12,17 @@ pub(crate) mod matmul;
 pub(crate) mod norm;
 pub(crate) mod pool;
 
+/// Multiplications from which a task is worth another thread: some 20 microseconds.
+const WORTH: usize = 1 << 19;
+
+/// Rows of a task of a product: at most `most`, fewer where threads would have nothing to do, but enough
+/// to be worth it. Only for products whose bits do not depend on how their rows are cut.
+pub(crate) fn task_rows(rows: usize, most: usize, multiplications_a_row: usize) -> usize {
+    let share = rows.div_ceil(2 * rayon::current_num_threads());
+    let least = WORTH.div_ceil(multiplications_a_row.max(1));
+    share.max(least).min(most).max(1)
+}
+
 /// Runs `work` compiled for the best instruction set this processor has (AVX-512, AVX2 with FMA,
 /// or plain). The compiler vectorises the loops inside; the binary stays portable.
 #[inline(always)]
