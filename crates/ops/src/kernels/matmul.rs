@@ -230,7 +230,7 @@ pub(crate) fn rows_into<'a>(mut room: Room<'a>, a: Mat<'_>, b: Mat<'_>) -> &'a m
 
 /// Whether the last part along the sum has too few terms, whatever the whole has.
 fn is_shallow(k: usize) -> bool {
-    k < SHALLOW || (k % DEPTH != 0 && k % DEPTH < SHALLOW)
+    k == 0 || (1..SHALLOW).contains(&(k % DEPTH))
 }
 
 /// The parts of a product along the sum, with where they start; one of length 0 for no terms.
