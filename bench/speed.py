@@ -5,7 +5,7 @@
 
 PYTHON needs torch, torchvision, open_clip_torch, onnx, onnxruntime and pillow. The programs stay up and take turns, case by case,
 so that whatever else the machine does falls on all of them; what is compared are medians. Two threads each (THREADS), one for
-pictures. Memory is the peak of one call beyond what lay there before, in a fresh process each.
+pictures. Memory is the peak of a fresh process during one call.
 """
 
 import argparse

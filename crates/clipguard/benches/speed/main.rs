@@ -3,8 +3,8 @@
 //! A case is a name such as `vit-b-32/8/pixels`. On standard input come lines `CASE TIMES`; for each
 //! goes back one line of `TIMES` durations in seconds, after a call that is not counted. A case is made
 //! once and kept, so that two programs can take turns. `CASE once` is one call that counts, for work of
-//! minutes; `CASE memory` answers with the bytes that one
-//! call needed at its peak, beyond what lay there before.
+//! minutes; `CASE memory` answers with the bytes that the
+//! process had at the peak of one call.
 //!
 //! By hand: `echo "vit-b-32/8/forward 5" | cargo bench --workspace --bench speed`
 #![allow(clippy::unwrap_used, reason = "a benchmark stops at the first thing that is wrong")]
