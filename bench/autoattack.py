@@ -10,11 +10,9 @@ that single pictures at the edge may differ; by how much the original differs fr
 """
 
 import argparse
-import glob
 import json
 import os
 import statistics
-import sys
 import tempfile
 import time
 
