@@ -198,7 +198,8 @@ fn flow_table(flows: &[Flow]) -> Option<Table> {
         flows.len().min(WIDEST),
         flows.len()
     );
-    if let Some((class, count)) = most {
+    // One picture each is no pull towards a class.
+    if let Some((class, count)) = most.filter(|(_, count)| **count > 1) {
         let share = number::percent(*count as f64 / total as f64);
         table.note += &format!(" The class most are taken for is {class}, with {share}.");
     }
