@@ -8,7 +8,8 @@ room=${1:-$(mktemp -d)}
 python=${2:-}
 count=${COUNT:-100000}
 cargo build --release --workspace --examples
-clipguard=target/release/clipguard stream=target/release/examples/stream
+built=${CARGO_TARGET_DIR:-target}/release
+clipguard=$built/clipguard stream=$built/examples/stream
 mkdir -p "$room"
 
 made() {

@@ -1,6 +1,6 @@
 //! Reads golden arrays; included by the golden tests of several crates with `#[path]`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use safetensors::{Dtype, SafeTensors};
@@ -15,13 +15,8 @@ pub(crate) struct Golden {
 impl Golden {
     /// `<file>.safetensors` of `folder`, from `$CLIPGUARD_GOLDEN` if set, else from the repository.
     pub(crate) fn open(folder: &str, file: &str) -> Self {
-        let root = std::env::var_os("CLIPGUARD_GOLDEN").map_or_else(
-            || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden")),
-            PathBuf::from,
-        );
-        let path = root.join(folder).join(format!("{file}.safetensors"));
-        let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-        Self { name: format!("{folder}/{file}"), bytes }
+        let path = root().join(folder).join(format!("{file}.safetensors"));
+        Self { name: format!("{folder}/{file}"), bytes: read(&path) }
     }
 
     /// Names of all arrays.
@@ -75,6 +70,23 @@ impl Golden {
         let (shape, numbers) = self.numbers(name);
         Tensor::from_data(TensorData::new(numbers, shape), (&Device::flex(), dtype))
     }
+}
+
+fn root() -> PathBuf {
+    std::env::var_os("CLIPGUARD_GOLDEN").map_or_else(
+        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden")),
+        PathBuf::from,
+    )
+}
+
+fn read(path: &Path) -> Vec<u8> {
+    std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// The text of a golden file, such as `clip/misc.json`; from where [`Golden::open`] looks.
+#[allow(dead_code, reason = "each including test uses a part of it")]
+pub(crate) fn text(file: &str) -> String {
+    String::from_utf8(read(&root().join(file))).unwrap()
 }
 
 /// The numbers of a tensor, without gradients.

@@ -69,7 +69,9 @@ impl From<ModelError> for Failure {
     fn from(error: ModelError) -> Self {
         let text = error.to_string();
         match error {
-            ModelError::UnknownArchitecture { .. } | ModelError::Resize { .. } => Self::Usage(text),
+            ModelError::UnknownArchitecture { .. }
+            | ModelError::Resize { .. }
+            | ModelError::Device { .. } => Self::Usage(text),
             ModelError::Write { .. } | ModelError::Hub { code: "hub_unreachable", .. } => {
                 Self::Failed(text)
             }

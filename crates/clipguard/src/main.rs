@@ -21,7 +21,13 @@ fn main() -> ExitCode {
     clipguard_ops::keep_freed_memory();
     clipguard_data::contained::quiet();
     let cli = Cli::parse();
+    let device = match clipguard_model::device(cli.device.as_deref().unwrap_or("cpu")) {
+        Ok(device) => device,
+        Err(error) => return told(&error.into()),
+    };
     let session = Session {
+        device,
+        place: cli.device.clone(),
         seed: cli.seed,
         threads: cli.threads,
         json: cli.json,
@@ -36,11 +42,13 @@ fn main() -> ExitCode {
     // and the threads that wait for work would take turns with this one.
     match rayon::scope(|_| run(&cli, &session)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("clipguard: {failure}");
-            ExitCode::from(failure.code())
-        }
+        Err(failure) => told(&failure),
     }
+}
+
+fn told(failure: &Failure) -> ExitCode {
+    eprintln!("clipguard: {failure}");
+    ExitCode::from(failure.code())
 }
 
 /// Stack of a thread in bytes, as main threads have it.

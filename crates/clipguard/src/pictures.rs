@@ -70,7 +70,7 @@ pub(crate) fn name_skipped<T: Send + 'static>(
     session: &Session,
     bar: &ProgressBar,
 ) -> Loader<T> {
-    let (session, bar, mut count) = (*session, bar.clone(), 0);
+    let (session, bar, mut count) = (session.clone(), bar.clone(), 0);
     loader.on_skip(move |error| {
         count += 1;
         if session.verbose || count <= NAMED {

@@ -9,8 +9,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 static STOP: AtomicBool = AtomicBool::new(false);
 
 /// The global options and what follows from them.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Session {
+    /// Where tensors live.
+    pub(crate) device: Device,
+    /// The device as the user spelled it, if so.
+    pub(crate) place: Option<String>,
     /// Seed of every random stream.
     pub(crate) seed: u64,
     /// Threads; 0 means all cores.
@@ -24,11 +28,6 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Where tensors live.
-    pub(crate) fn device(&self) -> Device {
-        Device::flex()
-    }
-
     /// Begins to listen for Ctrl-C.
     pub(crate) fn listen(&self) {
         // Without a handler Ctrl-C still ends the process, only less gently.

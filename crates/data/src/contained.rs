@@ -1,5 +1,5 @@
-//! Other people's parsers, fed with hostile bytes: a panic in one of them costs what it was reading, not the
-//! run.
+//! Other people's code where it meets what nobody has checked, parsers of hostile bytes above all: a panic
+//! there costs what it was doing, not the run.
 
 use std::{
     cell::Cell,
@@ -11,7 +11,7 @@ thread_local! {
 }
 
 /// What `work` gives; `None` when it panicked.
-pub(crate) fn contained<T>(work: impl FnOnce() -> T) -> Option<T> {
+pub fn contained<T>(work: impl FnOnce() -> T) -> Option<T> {
     let outer = INSIDE.replace(true);
     let result = catch_unwind(AssertUnwindSafe(work));
     INSIDE.set(outer);

@@ -65,6 +65,14 @@ pub enum ModelError {
         /// What would be right.
         reason: String,
     },
+    /// A place to compute that cannot be had.
+    #[error("device {spelling}: {reason}")]
+    Device {
+        /// What was asked for.
+        spelling: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// Weights of another architecture.
     #[error("{}: the weights do not fit the architecture; missing: {missing}; unexpected: {extra}", path.display())]
     Keys {

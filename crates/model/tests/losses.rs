@@ -4,19 +4,17 @@
 use burn::tensor::{DType, Device, Tensor, TensorData, activation::softmax};
 use clipguard_model::{
     Checkpoint, Head,
-    loss::{clip_loss, siglip_loss},
+    loss::{clip_loss, in_modal_loss, siglip_loss},
     normalise,
 };
 use std::path::Path;
 
 #[path = "../../../tests/golden/reader.rs"]
 mod reader;
-use reader::{Golden, distance, numbers};
+use reader::{Golden, distance, numbers, text};
 
 fn facts() -> serde_json::Value {
-    let text =
-        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/clip/misc.json"));
-    serde_json::from_str(text).unwrap()
+    serde_json::from_str(&text("clip/misc.json")).unwrap()
 }
 
 fn leaf<const D: usize>(plain: Tensor<D>) -> Tensor<D> {
@@ -79,6 +77,23 @@ fn the_siglip_loss_and_its_gradients_equal_the_reference() {
         let got = numbers(leaf.grad_remove(&mut grads).unwrap());
         close(of, &got, &want(&format!("siglip.grad_{of}")));
     }
+}
+
+#[test]
+fn the_in_modal_loss_equals_the_reference() {
+    let (golden, facts) = (Golden::open("clip", "misc_expect"), facts());
+    let rows = |name: &str| golden.tensor::<2>(&format!("loss.{name}"), DType::F32);
+    let scale = scalar((1f64 / 0.07).ln()).inner().exp();
+    let (image, text) = ([rows("image"), rows("image_aug")], [rows("text"), rows("text_aug")]);
+    let loss = in_modal_loss(image.clone(), text.clone(), scale.clone());
+    let losses = facts["losses"].as_object().unwrap();
+    let (key, want) =
+        losses.iter().find(|(key, _)| key.starts_with("inmodal_scale_14.2857")).unwrap();
+    close(key, &numbers(loss), &[want.as_f64().unwrap()]);
+    // One direction only: the other has another value.
+    let [a, b] = [image, text].map(|[rows, views]| [views, rows]);
+    let other = numbers(in_modal_loss(a, b, scale))[0];
+    assert!((other - want.as_f64().unwrap()).abs() > 1e-4, "{other}");
 }
 
 #[test]

@@ -18,10 +18,14 @@
 //!   may differ in the last bit between processors. Bits depend neither on the number of threads
 //!   nor, for one sample in evaluation, on the other samples of its batch.
 //!
+//! - On graphics cards (cargo features `vulkan`, `metal` and `cuda`), and in other precisions than f32,
+//!   every operation is [`composed`] of the framework's functions.
+//!
 //! Not chosen: fusing whole blocks into one operation (faster, but the tower could no longer be
-//! read), and operations for other backends (they can follow with composed bodies).
+//! read), and own kernels for cards (the framework fuses elementwise functions there).
 
 mod allocator;
+pub mod composed;
 mod extension;
 mod kernels;
 
@@ -30,11 +34,17 @@ pub use kernels::activation::Activation;
 
 use burn::{
     backend::Dispatch,
-    tensor::{DType, Shape, Tensor},
+    tensor::{DType, Device, Shape, Tensor},
 };
 use extension::FusedOps;
 
 type Op = Dispatch;
+
+/// Whether there is a kernel for this tensor: on the processor, in f32.
+fn is_fused<const D: usize>(x: &Tensor<D>) -> bool {
+    let cards = cfg!(any(feature = "vulkan", feature = "metal", feature = "cuda"));
+    x.dtype() == DType::F32 && (!cards || x.device() == Device::flex())
+}
 
 /// `x w^T + b` over the last dimension; `w` is `[out, in]` as PyTorch stores it.
 ///
@@ -45,14 +55,8 @@ pub fn linear<const D: usize>(x: Tensor<D>, w: Tensor<2>, b: Option<Tensor<1>>) 
     let ([out, inputs], device) = (w.dims(), x.device());
     assert_eq!(shape[D - 1], inputs, "linear: input width and weight {out}x{inputs} disagree");
     let rows = shape.iter().product::<usize>() / inputs;
-    if x.dtype() != DType::F32 {
-        let y = x.reshape([rows, inputs]).matmul(w.transpose());
-        let y = match b {
-            Some(b) => y + b.unsqueeze(),
-            None => y,
-        };
-        shape[D - 1] = out;
-        return y.reshape(Shape::from(shape));
+    if !is_fused(&x) {
+        return composed::linear(x, w, b);
     }
     let b = b.unwrap_or_else(|| Tensor::empty([0], &device));
     let (x, w, b) =
@@ -70,6 +74,9 @@ pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, stride: usize, pad: usize) -> Ten
         return linear(x, weight.reshape([out, c]), None);
     }
     assert!(h + 2 * pad >= k && w + 2 * pad >= k, "conv2d: kernel {k} exceeds {h}x{w}");
+    if !is_fused(&x) {
+        return composed::conv2d(x, weight, stride, pad);
+    }
     let (out_h, out_w) = ((h + 2 * pad - k) / stride + 1, (w + 2 * pad - k) / stride + 1);
     let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
     let y = Tensor::<4>::from_dispatch(Op::fused_conv2d(x, weight, stride, pad));
@@ -82,6 +89,9 @@ pub fn avg_pool2d(x: Tensor<4>, k: usize) -> Tensor<4> {
     if k == 1 {
         return x;
     }
+    if !is_fused(&x) {
+        return composed::avg_pool2d(x, k);
+    }
     Tensor::from_dispatch(Op::fused_avg_pool(x.into_dispatch(), k))
 }
 
@@ -92,12 +102,18 @@ pub fn layer_norm<const D: usize>(
     beta: Tensor<1>,
     eps: f32,
 ) -> Tensor<D> {
+    if !is_fused(&x) {
+        return composed::layer_norm(x, gamma, beta, eps);
+    }
     let (x, gamma, beta) = (x.into_dispatch(), gamma.into_dispatch(), beta.into_dispatch());
     Tensor::from_dispatch(Op::fused_layer_norm(x, gamma, beta, eps))
 }
 
 /// An elementwise activation.
 pub fn activation<const D: usize>(x: Tensor<D>, kind: Activation) -> Tensor<D> {
+    if !is_fused(&x) {
+        return composed::activation(x, kind);
+    }
     let code = match kind {
         Activation::QuickGelu => 0usize,
         Activation::Gelu => 1,
@@ -111,6 +127,9 @@ pub fn activation<const D: usize>(x: Tensor<D>, kind: Activation) -> Tensor<D> {
 pub fn attention(packed: Tensor<3>, heads: usize, causal: bool) -> Tensor<3> {
     let [_, _, triple] = packed.dims();
     assert!(triple % (3 * heads) == 0, "attention: {triple} columns do not split into 3x{heads}");
+    if !is_fused(&packed) {
+        return composed::attention(packed, heads, causal);
+    }
     Tensor::from_dispatch(Op::fused_attention(packed.into_dispatch(), heads, causal))
 }
 
@@ -126,6 +145,9 @@ pub struct ColumnStatistics {
 /// Mean and biased variance over all but the last dimension; carries no gradient.
 pub fn column_statistics<const D: usize>(x: &Tensor<D>) -> ColumnStatistics {
     let x = x.clone().inner_or_self();
+    if !is_fused(&x) {
+        return composed::column_statistics(&x);
+    }
     let c = x.dims()[D - 1];
     let moments = Tensor::<2>::from_dispatch(Op::fused_column_moments(x.into_dispatch()));
     let row = |i| moments.clone().slice([i..i + 1, 0..c]).reshape([c]);
@@ -143,6 +165,9 @@ pub fn batch_norm<const D: usize>(
     beta: Tensor<1>,
     options: BatchNorm,
 ) -> Tensor<D> {
+    if !is_fused(&x) {
+        return composed::batch_norm(x, statistics, gamma, beta, options);
+    }
     let inverse = (statistics.variance.clone() + options.eps).sqrt().recip();
     Tensor::from_dispatch(Op::fused_batch_norm(
         x.into_dispatch(),

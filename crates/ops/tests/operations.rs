@@ -2,13 +2,8 @@
 //! gradients of every input, mixed tracking, threads, and batch sizes.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
-use burn::tensor::{
-    DType, Device, Tensor, TensorData,
-    activation::{relu, sigmoid, softmax},
-    module::conv2d,
-    ops::ConvOptions,
-};
-use clipguard_ops::{self as ops, Activation, BatchNorm, ColumnStatistics};
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use clipguard_ops::{self as ops, Activation, BatchNorm, ColumnStatistics, composed};
 
 /// An operation on flat inputs, so that one driver serves all ranks.
 type Body = Box<dyn Fn(&[Tensor<1>]) -> Tensor<1> + Send + Sync>;
@@ -119,13 +114,7 @@ fn linear(rows: [usize; 2], inputs: usize, outputs: usize, bias: bool) -> Case {
         format!("linear {rows:?} {inputs} -> {outputs}, bias {bias}"),
         &sizes,
         move |t| flatten(ops::linear(x(t), w(t), t.get(2).cloned())),
-        move |t| {
-            let y = x(t).matmul(w(t).transpose().unsqueeze());
-            flatten(match t.get(2) {
-                Some(b) => y + b.clone().unsqueeze(),
-                None => y,
-            })
-        },
+        move |t| flatten(composed::linear(x(t), w(t), t.get(2).cloned())),
     )
 }
 
@@ -138,26 +127,17 @@ fn convolution(shape: [usize; 4], out: usize, kernel: usize, stride: usize, pad:
         format!("conv2d {shape:?} -> {out}, kernel {kernel}, stride {stride}, pad {pad}"),
         &[shape.iter().product(), weight.iter().product()],
         move |t| flatten(ops::conv2d(x(t), w(t), stride, pad)),
-        move |t| {
-            let options = ConvOptions::new([stride; 2], [pad; 2], [1, 1], 1);
-            let y = conv2d(x(t).permute([0, 3, 1, 2]), w(t), None, options);
-            flatten(y.permute([0, 2, 3, 1]))
-        },
+        move |t| flatten(composed::conv2d(x(t), w(t), stride, pad)),
     )
 }
 
 fn pooling(shape: [usize; 4], k: usize) -> Case {
-    let [n, h, w, c] = shape;
     let x = move |t: &[Tensor<1>]| t[0].clone().reshape(shape);
     case(
         format!("avg_pool2d {shape:?} by {k}"),
         &[shape.iter().product()],
         move |t| flatten(ops::avg_pool2d(x(t), k)),
-        move |t| {
-            let whole = x(t).slice([0..n, 0..h / k * k, 0..w / k * k, 0..c]);
-            let windows = whole.reshape([n, h / k, k, w / k, k, c]);
-            flatten(windows.mean_dim(4).mean_dim(2))
-        },
+        move |t| flatten(composed::avg_pool2d(x(t), k)),
     )
 }
 
@@ -167,12 +147,7 @@ fn layer_norm(rows: [usize; 2], width: usize) -> Case {
         format!("layer_norm {rows:?} x {width}"),
         &[rows[0] * rows[1] * width, width, width],
         move |t| flatten(ops::layer_norm(x(t), t[1].clone(), t[2].clone(), 1e-5)),
-        move |t| {
-            let centred = x(t) - x(t).mean_dim(2);
-            let variance = (centred.clone() * centred.clone()).mean_dim(2);
-            let hat = centred / (variance + 1e-5).sqrt();
-            flatten(hat * t[1].clone().unsqueeze() + t[2].clone().unsqueeze())
-        },
+        move |t| flatten(composed::layer_norm(x(t), t[1].clone(), t[2].clone(), 1e-5)),
     )
 }
 
@@ -183,20 +158,7 @@ fn activation(kind: Activation, n: usize) -> Case {
         format!("{kind:?} of {n}"),
         &[n],
         move |t| ops::activation(x(t), kind),
-        move |t| {
-            let x = x(t);
-            match kind {
-                Activation::QuickGelu => x.clone() * sigmoid(x * 1.702),
-                Activation::Gelu => {
-                    x.clone() * 0.5 * ((x * std::f32::consts::FRAC_1_SQRT_2).erf() + 1.0)
-                }
-                Activation::GeluTanh => {
-                    let cube = x.clone() * x.clone() * x.clone();
-                    let inner = (x.clone() + cube * 0.044_715) * 0.797_884_6;
-                    x * 0.5 * (inner.tanh() + 1.0)
-                }
-            }
-        },
+        move |t| composed::activation(x(t), kind),
     )
 }
 
@@ -207,21 +169,7 @@ fn attention(batch: usize, tokens: usize, heads: usize, head: usize, causal: boo
         format!("attention {batch} x {tokens}, {heads} heads of {head}, causal {causal}"),
         &[batch * tokens * 3 * width],
         move |t| flatten(ops::attention(packed(t), heads, causal)),
-        move |t| {
-            let part = |i: usize| -> Tensor<4> {
-                let part = packed(t).slice([0..batch, 0..tokens, i * width..(i + 1) * width]);
-                part.reshape([batch, tokens, heads, head]).swap_dims(1, 2)
-            };
-            let mut scores = part(0).matmul(part(1).swap_dims(2, 3)) * (head as f32).powf(-0.5);
-            if causal {
-                let hidden = (0..tokens * tokens)
-                    .map(|i| if i % tokens > i / tokens { -1e9f32 } else { 0.0 })
-                    .collect();
-                let hidden: Tensor<2> = flat(hidden).reshape([tokens, tokens]).cast(t[0].dtype());
-                scores = scores + hidden.unsqueeze();
-            }
-            flatten(softmax(scores, 3).matmul(part(2)).swap_dims(1, 2))
-        },
+        move |t| flatten(composed::attention(packed(t), heads, causal)),
     )
 }
 
@@ -241,20 +189,8 @@ fn batch_norm(rows: usize, width: usize, of_batch: bool, with_relu: bool) -> Cas
             flatten(ops::batch_norm(x, &statistics, t[1].clone(), t[2].clone(), options))
         },
         move |t| {
-            let x = x(t);
-            let (mean, variance): (Tensor<2>, Tensor<2>) = if of_batch {
-                let mean = x.clone().mean_dim(0);
-                let centred = x.clone() - mean.clone();
-                (mean, (centred.clone() * centred).mean_dim(0))
-            } else {
-                let fixed = fixed();
-                let precision = t[0].dtype();
-                let row = |values: Tensor<1>| values.cast(precision).unsqueeze();
-                (row(fixed.mean), row(fixed.variance))
-            };
-            let hat = (x - mean) / (variance + 1e-5).sqrt();
-            let y = hat * t[1].clone().unsqueeze() + t[2].clone().unsqueeze();
-            flatten(if with_relu { relu(y) } else { y })
+            let (x, gamma, beta) = (x(t), t[1].clone(), t[2].clone());
+            flatten(composed::batch_norm(x, &fixed(), gamma, beta, options))
         },
     )
 }

@@ -14,7 +14,8 @@ use std::{ops::Range, sync::Arc};
 /// Largest stream (such as a gzipped shard) that is kept in memory to be shuffled, in bytes.
 const MAX_GATHERED: usize = 2 << 30;
 
-/// One batch of prepared pairs.
+/// One batch of prepared pairs: one row a pair, or two where the objective wants
+/// [second views](crate::Objective::second_views).
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
     /// Pictures, `3 * side * side` bytes each.
@@ -33,6 +34,21 @@ pub struct Batch {
 }
 
 impl Batch {
+    fn push(&mut self, view: View, label: Option<usize>, key: String) {
+        self.pictures.push(view.picture);
+        self.tokens.push(view.tokens);
+        self.labels.extend(label);
+        self.keys.push(key);
+    }
+
+    /// Adds the rows of another batch.
+    fn append(&mut self, rows: Self) {
+        self.pictures.extend(rows.pictures);
+        self.tokens.extend(rows.tokens);
+        self.labels.extend(rows.labels);
+        self.keys.extend(rows.keys);
+    }
+
     /// The same samples in parts of at most `rows`, in order.
     pub(crate) fn parts(&self, rows: usize) -> Vec<Self> {
         fn of<T: Clone>(all: &[T], range: &Range<usize>) -> Vec<T> {
@@ -81,15 +97,23 @@ pub(crate) struct Preparation {
     pub(crate) jitter: Jitter,
     pub(crate) template: Template,
     pub(crate) needs: Needs,
+    /// Whether the augmented view comes beside the plain one, not in its place.
+    pub(crate) second_views: bool,
     pub(crate) seed: u64,
 }
 
+/// A sample, ready for the model, and perhaps its second view.
 struct Pair {
-    picture: Vec<u8>,
-    tokens: Vec<u32>,
+    first: View,
+    second: Option<View>,
     label: Option<usize>,
     key: String,
     special: bool,
+}
+
+struct View {
+    picture: Vec<u8>,
+    tokens: Vec<u32>,
 }
 
 type Prepared = Result<Pair, (String, String)>;
@@ -127,21 +151,23 @@ impl Iterator for Batches {
 
     fn next(&mut self) -> Option<Self::Item> {
         let mut batch = Batch::default();
+        let mut seconds = Batch::default();
         for _ in 0..self.batch {
             match self.loader.next()? {
                 Ok(Ok(pair)) => {
                     if pair.special {
                         batch.special.push(pair.key.clone());
                     }
-                    batch.pictures.push(pair.picture);
-                    batch.tokens.push(pair.tokens);
-                    batch.labels.extend(pair.label);
-                    batch.keys.push(pair.key);
+                    if let Some(view) = pair.second {
+                        seconds.push(view, pair.label, pair.key.clone());
+                    }
+                    batch.push(pair.first, pair.label, pair.key);
                 }
                 Ok(Err(skipped)) => batch.skipped.push(skipped),
                 Err(error) => return Some(Err(error.into())),
             }
         }
+        batch.append(seconds);
         Some(Ok(batch))
     }
 }
@@ -154,30 +180,44 @@ fn prepare(
 ) -> Result<Pair, String> {
     let (label, position) = (raw.label, raw.index);
     let sample = raw.decode(&Limits::default()).map_err(|e| e.to_string())?;
-    let key = sample.key;
-    let mut whole = sample.picture;
-    if let Some(augmentation) = &p.augmentation {
-        let mut stream = augment::stream(p.seed, &key, epoch, 0);
-        whole = augmentation.view(&whole, p.resize.size, &mut stream);
-    }
-    let mut picture: Picture = p.resize.picture(&whole);
-    p.jitter.apply(&mut picture, &mut Stream::counted(p.seed, "jitter", position));
+    let (key, whole) = (sample.key, sample.picture);
     let named = || Some(p.template.fill(classes?.get(label?)?));
-    let (mut tokens, mut class, mut special) = (Vec::new(), None, false);
+    let (mut caption, mut class) = (None, None);
     match p.needs {
         Needs::Caption => {
-            let mut caption = sample.caption.or_else(named).ok_or("no caption and no label")?;
-            special = Tokenizer::clip().contains_special(&caption);
-            if let Some(rewording) = &p.rewording {
-                let epoch = if rewording.is_fixed() { 0 } else { epoch };
-                caption = rewording.reword(&caption, &mut text::stream(p.seed, &key, epoch, 0));
-            }
-            tokens = Tokenizer::clip().row(&caption, p.context);
+            caption = Some(sample.caption.or_else(named).ok_or("no caption and no label")?);
         }
         Needs::Label => class = Some(label.ok_or("no class label")?),
         Needs::Picture => {}
     }
-    Ok(Pair { picture: picture.rgb, tokens, label: class, key, special })
+    let tokens = |caption: &str| Tokenizer::clip().row(caption, p.context);
+    let plain = || View {
+        picture: p.resize.picture(&whole).rgb,
+        tokens: caption.as_deref().map(tokens).unwrap_or_default(),
+    };
+    let varied = || {
+        let view = p.augmentation.as_ref().map(|augmentation| {
+            let mut stream = augment::stream(p.seed, &key, epoch, 0);
+            augmentation.view(&whole, p.resize.size, &mut stream)
+        });
+        let mut picture: Picture = p.resize.picture(view.as_ref().unwrap_or(&whole));
+        p.jitter.apply(&mut picture, &mut Stream::counted(p.seed, "jitter", position));
+        let worded = |caption: &str| match &p.rewording {
+            None => tokens(caption),
+            Some(rewording) => {
+                let epoch = if rewording.is_fixed() { 0 } else { epoch };
+                let mut stream = text::stream(p.seed, &key, epoch, 0);
+                tokens(&rewording.reword(caption, &mut stream))
+            }
+        };
+        View { picture: picture.rgb, tokens: caption.as_deref().map(worded).unwrap_or_default() }
+    };
+    let (first, second) = match p.second_views {
+        true => (plain(), Some(varied())),
+        false => (varied(), None),
+    };
+    let special = caption.as_deref().is_some_and(|text| Tokenizer::clip().contains_special(text));
+    Ok(Pair { first, second, label: class, key, special })
 }
 
 /// Samples that can be had in any order.

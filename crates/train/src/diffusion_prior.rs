@@ -4,7 +4,7 @@ use crate::{
     Batch, Beginning, Figure, Objective, ObjectiveInfo, Step, TrainError,
     recipe::{PriorRecipe, Recipe},
 };
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use clipguard_data::Stream;
 use clipguard_model::{
     Checkpoint, Clip, ModelError, Precision, Prior, Weights, normalise,
@@ -49,7 +49,7 @@ impl DiffusionPrior {
         let prior = prior.unwrap_or_default();
         let start = (beginning.start)()?;
         let clip =
-            Clip::new(&start.architecture, &start.preprocess, &start.weights, &Device::flex())?;
+            Clip::new(&start.architecture, &start.preprocess, &start.weights, beginning.device)?;
         let PriorRecipe { depth, heads, head_width, widening, times, .. } = prior;
         let dim = start.architecture.embed_dim;
         let layout = Layout {

@@ -6,7 +6,7 @@ use crate::{
     batches::Needs,
     recipe::Adversarial,
 };
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use clipguard_model::{Clip, ModelError};
 
 /// `max over delta of |e(x + delta) - e0(x)|^2`, summed over dimensions, not normalised, averaged
@@ -32,9 +32,13 @@ impl Fare {
 
     fn new(beginning: &Beginning<'_>) -> Result<Self, TrainError> {
         let start = (beginning.start)()?;
-        let device = Device::flex();
         Ok(Self {
-            original: Clip::new(&start.architecture, &start.preprocess, &start.weights, &device)?,
+            original: Clip::new(
+                &start.architecture,
+                &start.preprocess,
+                &start.weights,
+                beginning.device,
+            )?,
             digest: start.digest,
             settings: beginning.recipe.adversarial.unwrap_or_default(),
         })

@@ -17,6 +17,7 @@
 mod adversarial;
 mod augment;
 mod batches;
+mod clean_clip;
 mod clip;
 pub mod contrast;
 mod diffusion_prior;
@@ -43,6 +44,7 @@ mod reader;
 
 pub use augment::Jitter;
 pub use batches::{Batch, Batches, Needs};
+pub use clean_clip::CleanClip;
 pub use clip::ClipObjective;
 pub use contrast::Contrast;
 pub use diffusion_prior::{DiffusionPrior, PRIOR};
@@ -52,7 +54,9 @@ pub use fare::Fare;
 pub use noise::Noise;
 pub use objective::{Beginning, Build, Objective, ObjectiveInfo, Step, objective, objectives};
 pub use optimiser::{AdamW, decays, learning_rate};
-pub use recipe::{Adversarial, EvaluationRecipe, NoiseRecipe, PriorRecipe, Recipe, SiglipRecipe};
+pub use recipe::{
+    Adversarial, CleanClipRecipe, EvaluationRecipe, NoiseRecipe, PriorRecipe, Recipe, SiglipRecipe,
+};
 pub use run::{Outcome, Run, Watch};
 pub use selection::Part;
 pub use siglip::Siglip;

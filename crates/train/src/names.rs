@@ -1,7 +1,7 @@
 //! The zero-shot classifier of the data's class names, frozen, as a target of training.
 
 use crate::{Beginning, TrainError};
-use burn::tensor::{Device, Int, Tensor, TensorData, activation::log_softmax};
+use burn::tensor::{Int, Tensor, TensorData, activation::log_softmax};
 use clipguard_model::{Clip, Head, Template, normalise};
 
 /// Class names as unit columns, by the text tower of the model a run starts from.
@@ -29,7 +29,7 @@ impl Names {
         })?;
         let start = (beginning.start)()?;
         let clip =
-            Clip::new(&start.architecture, &start.preprocess, &start.weights, &Device::flex())?;
+            Clip::new(&start.architecture, &start.preprocess, &start.weights, beginning.device)?;
         let template = Template::new(&beginning.recipe.template)
             .map_err(|e| beginning.refuse(format!("template: {e}")))?;
         let texts: Vec<Vec<String>> = classes.iter().map(|c| vec![template.fill(c)]).collect();

@@ -1,8 +1,8 @@
 //! What is minimised.
 
 use crate::{
-    Batch, ClipObjective, Contrast, DiffusionPrior, Fare, Figure, Needs, Noise, Recipe, Siglip,
-    Start, Tecoa, TrainError, decays,
+    Batch, CleanClip, ClipObjective, Contrast, DiffusionPrior, Fare, Figure, Needs, Noise, Recipe,
+    Siglip, Start, Tecoa, TrainError, decays,
 };
 use burn::tensor::{Device, Tensor};
 use clipguard_model::{
@@ -23,6 +23,8 @@ pub struct Step<'a> {
     pub preprocess: &'a Preprocess,
     /// BatchNorm mode.
     pub pass: Pass<'a>,
+    /// Where to compute.
+    pub device: &'a Device,
     /// The pairs.
     pub batch: &'a Batch,
     /// Number of the step, from 0.
@@ -34,13 +36,13 @@ pub struct Step<'a> {
 impl Step<'_> {
     /// The CLIP model of the parameters, for objectives that train one.
     pub fn clip(&self) -> Result<Clip, ModelError> {
-        let device = Device::flex().autodiff();
+        let device = self.device.clone().autodiff();
         Clip::from_parameters(self.architecture, self.preprocess, self.parameters, &device)
     }
 
     /// The same model as a constant, for an attack on it.
     pub fn constant_clip(&self) -> Result<Clip, ModelError> {
-        Clip::new(self.architecture, self.preprocess, self.weights, &Device::flex())
+        Clip::new(self.architecture, self.preprocess, self.weights, self.device)
     }
 }
 
@@ -91,6 +93,12 @@ pub trait Objective: Send + Sync {
         Needs::Caption
     }
 
+    /// Whether a batch holds every pair twice: as it is in the first half of its rows, and in the
+    /// second half, in the same order, as the recipe augments and rewords it.
+    fn second_views(&self) -> bool {
+        false
+    }
+
     /// Digest of a model that the objective holds beside the trained weights. It is no part of the
     /// state, and a state is only continued beside the same one.
     fn keeps(&self) -> Option<&str> {
@@ -114,6 +122,8 @@ pub struct Beginning<'a> {
     pub recipe: &'a Recipe,
     /// Its file, for messages.
     pub path: &'a Path,
+    /// Where the run computes.
+    pub device: &'a Device,
     /// Class names of the data, where it has any.
     pub classes: Option<&'a [String]>,
     /// The model the run starts from; asked for only by objectives that keep it.
@@ -147,7 +157,15 @@ pub struct ObjectiveInfo {
 
 /// All objectives.
 pub fn objectives() -> &'static [ObjectiveInfo] {
-    &[ClipObjective::INFO, Siglip::INFO, DiffusionPrior::INFO, Tecoa::INFO, Fare::INFO, Noise::INFO]
+    &[
+        ClipObjective::INFO,
+        Siglip::INFO,
+        CleanClip::INFO,
+        DiffusionPrior::INFO,
+        Tecoa::INFO,
+        Fare::INFO,
+        Noise::INFO,
+    ]
 }
 
 /// The objective `name`.

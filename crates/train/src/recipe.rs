@@ -11,7 +11,9 @@ use clipguard_model::Precision;
 use serde::{Deserialize, Serialize};
 use std::{path::Path, sync::Arc};
 
-pub use sections::{Adversarial, EvaluationRecipe, NoiseRecipe, PriorRecipe, SiglipRecipe};
+pub use sections::{
+    Adversarial, CleanClipRecipe, EvaluationRecipe, NoiseRecipe, PriorRecipe, SiglipRecipe,
+};
 
 /// Everything that fixes a training run. Unknown keys are refused.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -27,11 +29,15 @@ pub struct Recipe {
     pub image_size: usize,
     /// Data source.
     pub data: String,
+    /// Where to compute: `cpu`, or a card such as `vulkan` or `cuda:1`. Bits differ from device to device.
+    #[serde(skip_serializing_if = "is_cpu")]
+    pub device: String,
     /// Optimiser steps.
     pub steps: u64,
     /// Pairs in a batch.
     pub batch: usize,
     /// Pairs that are in the towers at once, with the gradient of the whole batch; 0 means all.
+    /// Second views count.
     #[serde(skip_serializing_if = "is_default")]
     pub micro_batch: usize,
     /// Peak learning rate.
@@ -60,10 +66,12 @@ pub struct Recipe {
     #[serde(skip_serializing_if = "is_default")]
     pub ema: f64,
     /// Random view of every training picture, such as `simclr:flip=0` (`clipguard methods` lists
-    /// the augmentations); `none` takes it as it is.
+    /// the augmentations); `none` takes it as it is. Objectives that compare a picture with a second
+    /// view of itself take it as it is and this view beside it.
     #[serde(skip_serializing_if = "is_none")]
     pub augment: String,
-    /// Random rewording of every caption, such as `eda`; `none` takes it as it is.
+    /// Random rewording of every caption, such as `eda`; `none` takes it as it is. As for pictures, it
+    /// may be a second one beside the first.
     #[serde(skip_serializing_if = "is_none")]
     pub captions: String,
     /// The part of the model that is trained: `all`, `image`, `text` or `head`.
@@ -92,12 +100,21 @@ pub struct Recipe {
     pub prior: Option<PriorRecipe>,
     /// The beginning of `siglip`.
     pub siglip: Option<SiglipRecipe>,
+    /// The weights of `cleanclip`.
+    pub cleanclip: Option<CleanClipRecipe>,
     /// What is measured on the way.
     pub evaluation: Option<EvaluationRecipe>,
 }
 
 /// The spelling of what is left out.
-const NONE: &str = "none";
+pub(crate) const NONE: &str = "none";
+
+/// The device of plans that name none.
+const CPU: &str = "cpu";
+
+fn is_cpu(device: &str) -> bool {
+    device == CPU
+}
 
 /// Plans of earlier versions do not have these keys, and a state belongs to the text of its plan.
 fn is_none(spelling: &str) -> bool {
@@ -115,6 +132,7 @@ impl Default for Recipe {
             model: "ViT-B-32".to_owned(),
             image_size: 0,
             data: "scenes:100000".to_owned(),
+            device: CPU.to_owned(),
             steps: 1000,
             batch: 128,
             micro_batch: 0,
@@ -142,6 +160,7 @@ impl Default for Recipe {
             noise: None,
             prior: None,
             siglip: None,
+            cleanclip: None,
             evaluation: None,
         }
     }
@@ -254,6 +273,7 @@ impl Recipe {
         self.augmentation()?;
         self.rewording()?;
         self.siglip.unwrap_or_default().check()?;
+        self.cleanclip.unwrap_or_default().check()?;
         self.jitter.check()
     }
 }

@@ -5,6 +5,7 @@ use crate::{
     Batch, Batches, Build, Examine, Figure, Objective, Recipe, Start, State, TrainError,
     batches::Preparation, selection::Selection, start::read_model, tensorboard,
 };
+use burn::tensor::Device;
 use clipguard_data::{DataError, Source};
 use clipguard_model::{
     Architecture, Checkpoint, Preprocess, Template, Weights, checkpoint::hex,
@@ -52,6 +53,7 @@ pub struct Run {
     architecture: Architecture,
     preprocess: Preprocess,
     source: Arc<dyn Source>,
+    device: Device,
     objective: Box<dyn Objective>,
     selection: Selection,
     frozen_norms: BTreeSet<String>,
@@ -120,7 +122,8 @@ impl Run {
         folder: &Path,
         build: &Build<'_>,
     ) -> Result<Self, TrainError> {
-        let objective = built(&recipe, &source, folder, build, &|| Start::of(&recipe))?;
+        let device = clipguard_model::device(&recipe.device)?;
+        let objective = built(&recipe, &source, folder, &device, build, &|| Start::of(&recipe))?;
         let digest = digest(&recipe, objective.as_ref());
         let selection = Selection::of(&recipe);
         let trains = |name: &str| selection.trains(objective.as_ref(), name);
@@ -134,6 +137,7 @@ impl Run {
             architecture,
             preprocess,
             source,
+            device,
             objective,
             selection,
             frozen_norms,
@@ -163,7 +167,8 @@ impl Run {
     ) -> Result<Self, TrainError> {
         recipe.complete();
         let start = Start::of(&recipe)?;
-        let objective = built(&recipe, &source, folder, build, &|| Ok(start.clone()))?;
+        let device = clipguard_model::device(&recipe.device)?;
+        let objective = built(&recipe, &source, folder, &device, build, &|| Ok(start.clone()))?;
         let Start { architecture, preprocess, weights, .. } = start;
         let weights = objective.weights(weights);
         let selection = selected(&recipe, objective.as_ref(), &weights, folder)?;
@@ -177,6 +182,7 @@ impl Run {
             architecture: objective.architecture(architecture),
             preprocess,
             source,
+            device,
             objective,
             selection,
             frozen_norms,
@@ -260,7 +266,8 @@ impl Run {
                 watch.skipped(key, reason);
             }
             batch.special.iter().for_each(|key| watch.special(key));
-            if batch.pictures.len() < 2 {
+            let rows = if self.objective.second_views() { 2 } else { 1 };
+            if batch.pictures.len() < 2 * rows {
                 return Err(self.starved(&batch));
             }
             let next = self.state.step + 1;
@@ -299,6 +306,7 @@ impl Run {
             template: Template::new(&self.recipe.template)
                 .map_err(|e| refuse(format!("template: {e}")))?,
             needs: self.objective.needs(),
+            second_views: self.objective.second_views(),
             seed: self.recipe.seed,
         })
     }

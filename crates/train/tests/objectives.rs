@@ -206,6 +206,8 @@ fn data_without_labels_and_settings_out_of_range_are_refused() {
         ("[prior]\nhead_width = 7", "an even number"),
         ("[prior]\ndepth = 0", "from 1 to 64"),
         ("[prior]\nhide_text = 2.0", "a probability"),
+        ("[cleanclip]\nin_modal = -1.0", "cleanclip.in_modal = -1"),
+        ("[cleanclip]\nin_modal = 0.0\nmultimodal = 0.0", "must be above 0"),
         ("ema = 1.0", "ema = 1"),
     ] {
         let error = Recipe::parse(text, Path::new("r.toml")).unwrap_err().to_string();

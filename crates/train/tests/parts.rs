@@ -99,7 +99,7 @@ fn losses(run: &Path) -> Vec<f64> {
 
 #[test]
 fn small_parts_train_as_the_whole_batch_and_resume_to_the_same_bytes() {
-    for objective in ["clip", "siglip"] {
+    for objective in ["clip", "siglip", "cleanclip"] {
         let room = tempfile::tempdir().unwrap();
         let at = |name: &str| -> PathBuf { room.path().join(name) };
         let whole = Recipe { objective: objective.to_owned(), ..recipe(room.path(), VIT) };

@@ -158,8 +158,9 @@ fn autoattack(model: &str, seed: u64) -> Case {
     })
 }
 
-/// `pass` is one forward and one backward pass of the victim, as bare as they can be written; `pgd-N`
-/// an attack of N steps on pictures that it cannot break, so that no row leaves the batch.
+/// `passes-N` is N times one forward and one backward pass of the victim, as bare as they can be
+/// written; `pgd-N` an attack of N steps on pictures that it cannot break, so that no row leaves the
+/// batch.
 pub(crate) fn case(work: &str, model: &str) -> Case {
     if let Some(seed) = work.strip_prefix("autoattack-") {
         return autoattack(model, seed.parse().unwrap());
@@ -167,19 +168,22 @@ pub(crate) fn case(work: &str, model: &str) -> Case {
     assert_eq!(model, "vit-b-32");
     let (victim, x, labels) = classifier();
     let keys = keys();
-    if work == "pass" {
+    let (kind, count) = work.split_once('-').expect("passes-N or pgd-N");
+    if kind == "passes" {
+        let count: usize = count.parse().unwrap();
         let picked: Vec<i64> = labels.iter().map(|label| *label as i64).collect();
-        return Box::new(move || {
+        let pass = move || {
             let x = x.clone().autodiff().require_grad();
             let z = victim.logits(Query { pixels: x.clone(), keys: &keys, draw: 0 });
             let data = TensorData::new(picked.clone(), [ROWS, 1]);
             let at = Tensor::<2, Int>::from_data(data, &z.device());
             let loss = -log_softmax(z, 1).gather(1, at).sum();
             drop(x.grad(&loss.backward()).unwrap().into_data());
-        });
+        };
+        return Box::new(move || (0..count).for_each(|_| pass()));
     }
-    let steps = work.strip_prefix("pgd-").expect("pass or pgd-N");
-    let attack = parse(&format!("pgd:eps=1e-6,alpha=1e-7,steps={steps}")).unwrap();
+    assert_eq!(kind, "pgd");
+    let attack = parse(&format!("pgd:eps=1e-6,alpha=1e-7,steps={count}")).unwrap();
     Box::new(move || {
         let batch = Batch { pixels: x.clone(), labels: &labels, keys: &keys };
         let found = attack.run(&victim, &batch, 0);

@@ -73,7 +73,7 @@ pub(crate) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
     let Some(classes) = source.classes().map(<[String]>::to_vec) else {
         return Err(Failure::Refused(format!("{}: has no classes to attack", args.data)));
     };
-    let device = session.device();
+    let device = session.device.clone();
     let templates = template_set(&args.templates)?;
     let classifier = Classifier::new(&checkpoint, &classes, &templates, &device)?;
     let victim = classifier.defended(&args.purify, None)?;
@@ -158,7 +158,7 @@ fn save(
         let back = image::open(&path).map_err(failed)?.to_rgb8().into_raw();
         reread.extend((0..3 * plane).map(|i| f32::from(back[i % plane * 3 + i / plane]) / 255.0));
     }
-    let device = session.device();
+    let device = session.device.clone();
     let shape = subset.pixels.dims();
     let png = Tensor::from_data(TensorData::new(reread, shape), &device);
     Ok([adversarial::read(&exact)?.pixels(&device), png])

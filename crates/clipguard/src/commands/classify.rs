@@ -177,7 +177,7 @@ pub(crate) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
     let checkpoint = crate::session::model(&args.model, args.image_size)?;
     checkpoint.warnings.iter().for_each(|warning| session.say(format!("warning: {warning}")));
     let templates = args.templates(&classes)?;
-    let classifier = Classifier::new(&checkpoint, classes.names(), &templates, &session.device())?;
+    let classifier = Classifier::new(&checkpoint, classes.names(), &templates, &session.device)?;
     let resize = classifier.clip.preprocess().resize;
     let victim = classifier.defended(args.purify.as_slice(), None)?;
 

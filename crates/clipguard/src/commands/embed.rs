@@ -130,7 +130,7 @@ pub(crate) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
     let checkpoint = crate::session::model(&args.model, args.image_size)?;
     checkpoint.warnings.iter().for_each(|warning| session.say(format!("warning: {warning}")));
     let (name, digest) = (checkpoint.name.clone(), checkpoint.digest.clone());
-    let about = Model { clip: checkpoint.into_clip(&session.device())?, name, digest };
+    let about = Model { clip: checkpoint.into_clip(&session.device)?, name, digest };
     let source = clipguard_data::open(&args.images, &clipguard_data::Options::default())?;
     match layout {
         Layout::Safetensors => one_file(args, session, &about, &*source, texts),

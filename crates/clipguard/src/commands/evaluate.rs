@@ -166,7 +166,7 @@ pub(crate) fn carry_out(
         folder: job.folder,
         shard: job.shard,
         until: Until { stop: session.stop_flag(), deadline: job.deadline },
-        device: &session.device(),
+        device: &session.device,
         threads: session.threads,
     };
     let evaluation = runner::run(plan, &run, &mut progress).map_err(|e| match e {

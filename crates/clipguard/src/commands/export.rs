@@ -74,7 +74,7 @@ pub(crate) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
         strict: args.strict,
     };
     let bar = session.bar(source.len().unwrap_or(0), "exporting");
-    let (told, shown, mut count) = (*session, bar.clone(), 0);
+    let (told, shown, mut count) = (session.clone(), bar.clone(), 0);
     let on_skip = move |error: &DataError| {
         count += 1;
         if told.verbose || count <= 20 {

@@ -55,7 +55,7 @@ pub(crate) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
         return Err(Failure::Usage(text));
     }
     let stored = read(args)?;
-    let device = session.device();
+    let device = session.device.clone();
     let blank = Tensor::<1>::from_floats(stored.blank.as_slice(), &device);
     let material = Material { blank: Some(blank), ..Material::default() };
     let mut outcomes = vec![stored.outcome("none", &stored.rows)];

@@ -87,6 +87,7 @@ impl Args {
         set(&mut recipe.objective, &self.objective);
         set(&mut recipe.model, &self.model);
         set(&mut recipe.data, &self.data);
+        set(&mut recipe.device, &session.place);
         set(&mut recipe.augment, &self.augment);
         set(&mut recipe.captions, &self.captions);
         recipe.steps = self.steps.unwrap_or(recipe.steps);
@@ -161,7 +162,8 @@ fn examined(run: Run, session: &Session) -> Result<Run, Failure> {
     };
     let EvaluationRecipe { data, retrieval, samples, classes, templates } = recipe.clone();
     let settings = Settings { data, retrieval, samples, classes, templates };
-    let midway = Midway::new(&settings, run.preprocess(), &session.device(), session.threads)?;
+    let device = clipguard_model::device(&run.recipe().device)?;
+    let midway = Midway::new(&settings, run.preprocess(), &device, session.threads)?;
     Ok(run.with_examiner(Box::new(Exam(midway))))
 }
 
@@ -170,7 +172,18 @@ pub(crate) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
         Ok(clipguard_data::open(spelling, &clipguard_data::Options::default())?)
     };
     let (run, folder) = match (&args.resume, &args.out) {
-        (Some(folder), _) => (examined(Run::resume(folder, open)?, session)?, folder),
+        (Some(folder), _) => {
+            let run = Run::resume(folder, open)?;
+            if let Some(place) = session.place.as_ref().filter(|p| **p != run.recipe().device) {
+                return Err(Failure::Usage(format!(
+                    "--device {place}: the run in {} computes on {}, and to end in the same bytes it \
+                     has to go on there",
+                    folder.display(),
+                    run.recipe().device
+                )));
+            }
+            (examined(run, session)?, folder)
+        }
         (None, Some(folder)) => {
             let recipe = args.recipe(session)?;
             let source = open(&recipe.data)?;

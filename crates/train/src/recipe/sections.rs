@@ -61,6 +61,36 @@ impl Adversarial {
     }
 }
 
+/// What CleanCLIP weighs.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CleanClipRecipe {
+    /// Weight of CLIP's loss between pictures and captions.
+    pub multimodal: f64,
+    /// Weight of the loss of each modality alone; 0 is plain fine-tuning.
+    pub in_modal: f64,
+}
+
+impl Default for CleanClipRecipe {
+    fn default() -> Self {
+        Self { multimodal: 1.0, in_modal: 1.0 }
+    }
+}
+
+impl CleanClipRecipe {
+    pub(super) fn check(&self) -> Result<(), String> {
+        for (key, weight) in [("multimodal", self.multimodal), ("in_modal", self.in_modal)] {
+            if !(weight >= 0.0 && weight.is_finite()) {
+                return Err(format!("cleanclip.{key} = {weight}: a number of at least 0"));
+            }
+        }
+        if self.multimodal + self.in_modal == 0.0 {
+            return Err("cleanclip: one of multimodal and in_modal must be above 0".to_owned());
+        }
+        Ok(())
+    }
+}
+
 /// What noise-augmented fine-tuning adds to pictures, and what it weighs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -4,6 +4,7 @@ use super::Run;
 use crate::{
     Beginning, Build, Objective, ObjectiveInfo, Recipe, Start, TrainError, objective::objective,
 };
+use burn::tensor::Device;
 use clipguard_data::Source;
 use std::{fs, path::Path, sync::Arc};
 
@@ -90,6 +91,7 @@ pub(super) fn built(
     recipe: &Recipe,
     source: &Arc<dyn Source>,
     folder: &Path,
+    device: &Device,
     build: &Build<'_>,
     start: &dyn Fn() -> Result<Start, TrainError>,
 ) -> Result<Box<dyn Objective>, TrainError> {
@@ -97,7 +99,7 @@ pub(super) fn built(
     let refuse = |reason: String| TrainError::Recipe { path: path.clone(), reason };
     recipe.check_values().map_err(refuse)?;
     let classes = source.classes();
-    let built = build(&Beginning { recipe, path: &path, classes, start })?;
+    let built = build(&Beginning { recipe, path: &path, device, classes, start })?;
     if recipe.micro_batch > 0 && built.contrast().is_none() {
         return Err(refuse(format!(
             "micro_batch = {}: `{}` is no loss on the embeddings of pairs; make `batch` smaller",

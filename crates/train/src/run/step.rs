@@ -5,7 +5,6 @@ use crate::{
     AdamW, Batch, Figure, Step, TrainError, contrast, gradients::global_norm,
     optimiser::learning_rate,
 };
-use burn::tensor::Device;
 use clipguard_model::{BatchStatistics, Parameters, Pass};
 use serde_json::{Value, json};
 use std::cell::RefCell;
@@ -18,7 +17,7 @@ impl Run {
     pub(super) fn one_step(&mut self, batch: &Batch, told: bool) -> Result<Done, TrainError> {
         let lr =
             learning_rate(self.recipe.lr, self.state.step, self.recipe.warmup, self.recipe.steps);
-        let device = Device::flex().autodiff();
+        let device = self.device.clone().autodiff();
         let parameters = Parameters::with(&self.state.weights, &device, |name| self.trains(name));
         let seen = RefCell::new(BatchStatistics::new());
         let step = Step {
@@ -26,6 +25,7 @@ impl Run {
             weights: &self.state.weights,
             architecture: &self.architecture,
             preprocess: &self.preprocess,
+            device: &self.device,
             pass: Pass::Frozen(&seen, &self.frozen_norms),
             batch,
             step: self.state.step,

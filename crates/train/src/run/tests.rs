@@ -158,6 +158,33 @@ fn views_and_rewordings_follow_from_sample_and_epoch() {
 }
 
 #[test]
+fn second_views_follow_the_pairs_as_they_are() {
+    let with = |objective: &str, augment: &str, captions: &str| Recipe {
+        objective: objective.to_owned(),
+        augment: augment.to_owned(),
+        captions: captions.to_owned(),
+        ..recipe()
+    };
+    let plain = drawn(&with("clip", "none", "none"), 4, 1);
+    let varied = drawn(&with("clip", "autoaugment", "eda"), 4, 1);
+    // What is left out is written out.
+    let run = run_of(Recipe { batch: 8, ..with("cleanclip", "none", "none") }, |_| {});
+    assert!(run.recipe.augment.starts_with("autoaugment") && run.recipe.captions.contains("eda"));
+    assert!(run.recipe.to_toml().contains("[cleanclip]"));
+    let mut batches = Batches::new(&run.source, run.preparation().unwrap(), 8, 0, 2).unwrap();
+    let batch = batches.next().unwrap().unwrap();
+    assert_eq!(batch.pictures.len(), 16);
+    for (rows, want) in [(0..8, plain), (8..16, varied)] {
+        let mut rows: Vec<Drawn> = rows
+            .map(|i| (batch.keys[i].clone(), batch.pictures[i].clone(), batch.tokens[i].clone()))
+            .collect();
+        rows.sort();
+        assert!(rows == want);
+    }
+    assert_eq!(batch.keys[..8], batch.keys[8..]);
+}
+
+#[test]
 fn plans_write_methods_out_and_say_what_is_wrong_with_them() {
     let recipe = Recipe { augment: "simclr:flip=0".to_owned(), ..recipe() };
     let written = run_of(recipe.clone(), |_| {}).recipe.to_toml();
