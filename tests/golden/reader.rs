@@ -68,8 +68,15 @@ impl Golden {
     /// An array as a tensor of that precision.
     pub(crate) fn tensor<const D: usize>(&self, name: &str, dtype: DType) -> Tensor<D> {
         let (shape, numbers) = self.numbers(name);
-        Tensor::from_data(TensorData::new(numbers, shape), (&Device::flex(), dtype))
+        Tensor::from_data(TensorData::new(numbers, shape), (&device(), dtype))
     }
+}
+
+/// Where tests compute: on `$CLIPGUARD_DEVICE` (see [`clipguard_model::device`]), else on the processor.
+#[allow(dead_code, reason = "each including test uses a part of it")]
+pub(crate) fn device() -> Device {
+    let spelling = std::env::var("CLIPGUARD_DEVICE").unwrap_or_else(|_| "cpu".to_owned());
+    clipguard_model::device(&spelling).unwrap_or_else(|e| panic!("{e}"))
 }
 
 fn root() -> PathBuf {

@@ -1,7 +1,7 @@
 //! The contrastive losses and the zero-shot head against the reference's numbers.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
-use burn::tensor::{DType, Device, Tensor, TensorData, activation::softmax};
+use burn::tensor::{DType, Tensor, TensorData, activation::softmax};
 use clipguard_model::{
     Checkpoint, Head,
     loss::{clip_loss, in_modal_loss, siglip_loss},
@@ -22,7 +22,7 @@ fn leaf<const D: usize>(plain: Tensor<D>) -> Tensor<D> {
 }
 
 fn scalar(value: f64) -> Tensor<1> {
-    leaf(Tensor::from_data(TensorData::new(vec![value as f32], [1]), &Device::flex()))
+    leaf(Tensor::from_data(TensorData::new(vec![value as f32], [1]), &reader::device()))
 }
 
 #[track_caller]
@@ -101,7 +101,7 @@ fn extreme_logits_give_finite_losses_and_gradients() {
     for scale in [100.0f64, 1e4] {
         let unit = |sign: f32| {
             let rows = vec![sign, 0.0, 0.0, sign];
-            leaf(Tensor::<2>::from_data(TensorData::new(rows, [2, 2]), &Device::flex()))
+            leaf(Tensor::<2>::from_data(TensorData::new(rows, [2, 2]), &reader::device()))
         };
         let (x, y) = (unit(1.0), unit(-1.0));
         let s = || scalar(scale.ln()).exp();
@@ -119,7 +119,7 @@ fn extreme_logits_give_finite_losses_and_gradients() {
 
 #[test]
 fn a_head_of_tokens_gives_the_reference_probabilities() {
-    let device = Device::flex();
+    let device = reader::device();
     let golden = Golden::open("clip", "misc_expect");
     let clip = golden_model().build(&device).unwrap();
     let (shape, ids) = golden.numbers("zeroshot.tokens");
@@ -145,7 +145,7 @@ fn a_head_of_tokens_gives_the_reference_probabilities() {
 
 #[test]
 fn heads_of_nothing_are_refused() {
-    let clip = golden_model().build(&Device::flex()).unwrap();
+    let clip = golden_model().build(&reader::device()).unwrap();
     let classes = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
     for (names, texts, want) in [
         (classes(&[]), vec![], "0 classes"),

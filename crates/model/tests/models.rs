@@ -71,7 +71,7 @@ fn tokens(golden: &Golden) -> Vec<Vec<u32>> {
 
 #[test]
 fn features_and_logits_equal_the_reference() {
-    let device = Device::flex();
+    let device = reader::device();
     for model in MODELS.into_iter().chain(FOREIGN) {
         let golden = Golden::open(&format!("clip/models/{model}"), "expect");
         let checkpoint = checkpoint(model);
@@ -93,14 +93,14 @@ fn features_and_logits_equal_the_reference() {
 
 #[test]
 fn losses_and_gradients_equal_the_reference() {
-    let device = Device::flex().autodiff();
+    let device = reader::device().autodiff();
     for model in MODELS.into_iter().chain(FOREIGN) {
         let golden = Golden::open(&format!("clip/models/{model}"), "expect");
         let checkpoint = checkpoint(model);
         let parameters = Parameters::with(&checkpoint.weights, &device, |n| !is_buffer(n));
         let (arch, preprocess) = (&checkpoint.architecture, &checkpoint.preprocess);
         let clip = Clip::from_parameters(arch, preprocess, &parameters, &device).unwrap();
-        let input = pixels(&checkpoint, &golden, &Device::flex()).autodiff().require_grad();
+        let input = pixels(&checkpoint, &golden, &reader::device()).autodiff().require_grad();
         let x = normalise(clip.encode_image(input.clone()));
         let y = normalise(clip.encode_text(&tokens(&golden)).unwrap());
         let scale = clip.logit_scale().exp();
@@ -138,7 +138,7 @@ fn losses_and_gradients_equal_the_reference() {
 
 #[test]
 fn pictures_get_the_rows_they_get_alone() {
-    let device = Device::flex();
+    let device = reader::device();
     for model in MODELS.into_iter().chain(FOREIGN) {
         let golden = Golden::open(&format!("clip/models/{model}"), "expect");
         let checkpoint = checkpoint(model);
@@ -176,12 +176,12 @@ fn texts_of_all_lengths_get_the_rows_they_get_alone() {
         row
     };
     let rows: Vec<Vec<u32>> = (0..100).map(row).collect();
-    let clip = checkpoint.build(&Device::flex()).unwrap();
+    let clip = checkpoint.build(&reader::device()).unwrap();
     let alone = rows.iter().map(|row| clip.encode_text(std::slice::from_ref(row)).unwrap());
     let alone = Tensor::cat(alone.collect(), 0);
     assert_eq!(values(clip.encode_text(&rows).unwrap()), values(alone));
 
-    let device = Device::flex().autodiff();
+    let device = reader::device().autodiff();
     let gradient = |parts: &[&[Vec<u32>]]| {
         let parameters = Parameters::with(&checkpoint.weights, &device, |n| !is_buffer(n));
         let (arch, preprocess) = (&checkpoint.architecture, &checkpoint.preprocess);
@@ -216,7 +216,7 @@ fn old_hugging_face_files_pool_at_the_largest_id() {
     let weights = self::folder("hf").join("model.safetensors");
     std::fs::copy(weights, folder.path().join("model.safetensors")).unwrap();
     let checkpoint = Checkpoint::open(folder.path().to_str().unwrap()).unwrap();
-    let clip = checkpoint.build(&Device::flex()).unwrap();
+    let clip = checkpoint.build(&reader::device()).unwrap();
     let (shape, numbers) = golden.numbers("legacy_eos2.tokens");
     let rows: Vec<Vec<u32>> =
         numbers.chunks(shape[1]).map(|row| row.iter().map(|v| *v as u32).collect()).collect();
@@ -226,7 +226,7 @@ fn old_hugging_face_files_pool_at_the_largest_id() {
 
 #[test]
 fn batch_statistics_in_training_equal_the_reference() {
-    let device = Device::flex();
+    let device = reader::device();
     let golden = Golden::open("clip/models/resnet", "expect");
     let checkpoint = checkpoint("resnet");
     let clip = checkpoint.build(&device).unwrap();

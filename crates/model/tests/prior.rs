@@ -1,7 +1,7 @@
 //! The diffusion prior against the golden arrays, in f32 and f64, and its properties.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{DType, Tensor, TensorData};
 use clipguard_data::Stream;
 use clipguard_model::{
     Container, Parameters, Precision, Prior, Weights, normalise,
@@ -33,7 +33,7 @@ struct Case {
 
 fn cases() -> [Case; 2] {
     [(DType::F64, "f64", 1e-10), (DType::F32, "f32", 1e-4)].map(|(dtype, name, tolerance)| Case {
-        prior: Prior::open(&state(), (&Device::flex(), dtype)).unwrap(),
+        prior: Prior::open(&state(), (&reader::device(), dtype)).unwrap(),
         inputs: Golden::open("clipure", "prior_tiny_f64"),
         want: Golden::open("clipure", &format!("prior_tiny_{name}")),
         dtype,
@@ -114,7 +114,7 @@ fn predictions_with_everything_told_and_dropped() {
         let column = |of: fn((f64, f64, f64)) -> f64| {
             let values = shown.times.iter().map(|&t| of(schedule.posterior(t))).collect();
             let data = TensorData::new(values, [shown.times.len(), 1]);
-            Tensor::<2>::from_data::<TensorData>(data, (&Device::flex(), case.dtype))
+            Tensor::<2>::from_data::<TensorData>(data, (&reader::device(), case.dtype))
         };
         let noised = case.prior.noised(case.clean(), &shown);
         case.close(pred * column(|p| p.0) + noised * column(|p| p.1), "ddpm.mean");
@@ -142,7 +142,7 @@ fn losses_and_their_slope() {
             let size = numbers(
                 Tensor::<1>::from_data(
                     TensorData::new(tape.clone(), [tape.len()]),
-                    &Device::flex(),
+                    &reader::device(),
                 )
                 .square()
                 .sum(),
@@ -154,7 +154,7 @@ fn losses_and_their_slope() {
 }
 
 fn leaves(weights: &Weights, dtype: DType) -> Parameters {
-    Parameters::with(weights, (&Device::flex().autodiff(), dtype), |name| !is_constant(name))
+    Parameters::with(weights, (&reader::device().autodiff(), dtype), |name| !is_constant(name))
 }
 
 #[test]
@@ -195,7 +195,7 @@ fn the_slope_can_be_differentiated() {
             let mut moved = base.clone();
             moved[i] += step;
             let data = TensorData::new(moved, case.clean().dims());
-            numbers(value(Tensor::from_data(data, (&Device::flex(), DType::F64))))[0]
+            numbers(value(Tensor::from_data(data, (&reader::device(), DType::F64))))[0]
         };
         let difference = (at(1e-5) - at(-1e-5)) / 2e-5;
         // The last norm divides by the largest entry as a constant, in the reference as here; a
@@ -222,7 +222,7 @@ fn layouts() -> [Layout; 3] {
 fn gauss(purpose: &str, rows: usize, dim: usize) -> Tensor<2> {
     let mut stream = Stream::keyed(1, purpose, "");
     let values: Vec<f32> = (0..rows * dim).map(|_| stream.normal()).collect();
-    Tensor::from_data(TensorData::new(values, [rows, dim]), &Device::flex())
+    Tensor::from_data(TensorData::new(values, [rows, dim]), &reader::device())
 }
 
 fn streams(rows: std::ops::Range<usize>) -> impl Iterator<Item = Stream> {
@@ -233,7 +233,7 @@ fn streams(rows: std::ops::Range<usize>) -> impl Iterator<Item = Stream> {
 fn rows_do_not_depend_on_each_other_to_the_bit() {
     for layout in layouts() {
         let weights = layout.initial_weights(3);
-        let prior = Prior::new(layout, &Parameters::constant(&weights, &Device::flex())).unwrap();
+        let prior = Prior::new(layout, &Parameters::constant(&weights, &reader::device())).unwrap();
         let clean = gauss("clean", 7, layout.dim);
         let (text, none) = (prior.text(gauss("text", 1, layout.dim), None), prior.no_text());
         let all = Draw::new(streams(0..7), (0, layout.steps - 1), (0.3, 0.3), &clean);
@@ -252,7 +252,7 @@ fn rows_do_not_depend_on_each_other_to_the_bit() {
 fn dropped_inputs_are_not_looked_at_and_padding_is_none() {
     for layout in layouts() {
         let weights = layout.initial_weights(4);
-        let prior = Prior::new(layout, &Parameters::constant(&weights, &Device::flex())).unwrap();
+        let prior = Prior::new(layout, &Parameters::constant(&weights, &reader::device())).unwrap();
         let dim = layout.dim;
         let none = prior.no_text();
         let predict = |image: &str, text: &Text, no_text: bool, no_image: bool| {
@@ -267,7 +267,7 @@ fn dropped_inputs_are_not_looked_at_and_padding_is_none() {
         assert_eq!(predict("x", &a, false, true), predict("y", &a, false, true));
         assert_ne!(predict("x", &a, false, false), predict("y", &a, false, false));
         // Zero encodings are padding, and as many as there are places.
-        let zeros = Tensor::zeros([1, layout.text + 2, dim], &Device::flex());
+        let zeros = Tensor::zeros([1, layout.text + 2, dim], &reader::device());
         let padded = prior.text(gauss("a", 1, dim), Some(zeros));
         assert_eq!(predict("x", &padded, false, false), predict("x", &a, false, false));
     }

@@ -26,10 +26,12 @@
 
 mod allocator;
 pub mod composed;
+mod device;
 mod extension;
 mod kernels;
 
 pub use allocator::keep_freed_memory;
+pub use device::device;
 pub use kernels::activation::Activation;
 
 use burn::{

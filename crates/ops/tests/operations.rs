@@ -58,6 +58,19 @@ fn run(
     inputs: &[Vec<f32>],
     tracked: impl Fn(usize) -> bool,
 ) -> (Vec<f32>, Vec<Option<Vec<f32>>>) {
+    run_on(&Device::flex(), body, inputs, tracked)
+}
+
+fn run_on(
+    device: &Device,
+    body: &Body,
+    inputs: &[Vec<f32>],
+    tracked: impl Fn(usize) -> bool,
+) -> (Vec<f32>, Vec<Option<Vec<f32>>>) {
+    let flat = |values: Vec<f32>| {
+        let n = values.len();
+        Tensor::<1>::from_data(TensorData::new(values, [n]), device)
+    };
     let leaves: Vec<Tensor<1>> = inputs
         .iter()
         .enumerate()
@@ -176,21 +189,24 @@ fn attention(batch: usize, tokens: usize, heads: usize, head: usize, causal: boo
 fn batch_norm(rows: usize, width: usize, of_batch: bool, with_relu: bool) -> Case {
     let options = BatchNorm { eps: 1e-5, of_batch, relu: with_relu };
     let x = move |t: &[Tensor<1>]| t[0].clone().reshape([rows, width]);
-    let fixed = move || ColumnStatistics {
-        mean: flat(numbers(width, 7)),
-        variance: flat(numbers(width, 8).iter().map(|v| v + 1.75).collect()),
+    let fixed = move |device: &Device| {
+        let row = |values: Vec<f32>| Tensor::from_data(TensorData::new(values, [width]), device);
+        ColumnStatistics {
+            mean: row(numbers(width, 7)),
+            variance: row(numbers(width, 8).iter().map(|v| v + 1.75).collect()),
+        }
     };
     case(
         format!("batch_norm {rows} x {width}, of_batch {of_batch}, relu {with_relu}"),
         &[rows * width, width, width],
         move |t| {
             let x = x(t);
-            let statistics = if of_batch { ops::column_statistics(&x) } else { fixed() };
+            let statistics = if of_batch { ops::column_statistics(&x) } else { fixed(&x.device()) };
             flatten(ops::batch_norm(x, &statistics, t[1].clone(), t[2].clone(), options))
         },
         move |t| {
             let (x, gamma, beta) = (x(t), t[1].clone(), t[2].clone());
-            flatten(composed::batch_norm(x, &fixed(), gamma, beta, options))
+            flatten(composed::batch_norm(x, &fixed(&t[0].device()), gamma, beta, options))
         },
     )
 }
@@ -303,6 +319,27 @@ fn gradients_are_those_of_central_differences() {
                 let off = (got - want).abs() / (length(gradient) * length(&direction)).max(1e-6);
                 assert!(off < 2e-5, "{}: gradient {i} is off by {off:e}", case.name);
             }
+        }
+    }
+}
+
+/// On `$CLIPGUARD_DEVICE`, if it names one (see [`ops::device`]).
+#[test]
+fn other_devices_give_the_same() {
+    let Ok(spelling) = std::env::var("CLIPGUARD_DEVICE") else { return };
+    let device = ops::device(&spelling).unwrap();
+    for case in cases() {
+        let inputs = inputs(&case);
+        let (want_y, want) = run(&case.fused, &inputs, |_| true);
+        let (plain, _) = run_on(&device, &case.fused, &inputs, |_| false);
+        let (y, got) = run_on(&device, &case.fused, &inputs, |_| true);
+        for (what, y) in [("untracked", plain), ("tracked", y)] {
+            let off = gap(&y, &want_y);
+            assert!(off <= 1e-5, "{}, {what}: value off by {off:e}", case.name);
+        }
+        for (i, (got, want)) in got.iter().zip(&want).enumerate() {
+            let off = gap(got.as_ref().unwrap(), want.as_ref().unwrap());
+            assert!(off <= 1e-4, "{}: gradient {i} off by {off:e}", case.name);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! CLIPure-Diff: golden purification runs and gradients, and its properties.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation::log_softmax};
+use burn::tensor::{DType, Int, Tensor, TensorData, activation::log_softmax};
 use clipguard_data::Stream;
 use clipguard_model::{
     Parameters, Prior, normalise,
@@ -45,7 +45,7 @@ struct Case {
 fn cases() -> [Case; 2] {
     let path = root().join("clipure/prior_tiny_state.safetensors");
     let case = |dtype, name: &str, iterates, logits, gradient| Case {
-        prior: Arc::new(Prior::open(&path, (&Device::flex(), dtype)).unwrap()),
+        prior: Arc::new(Prior::open(&path, (&reader::device(), dtype)).unwrap()),
         inputs: Golden::open("clipure", "prior_tiny_f64"),
         want: Golden::open("clipure", &format!("prior_tiny_{name}")),
         dtype,
@@ -185,12 +185,12 @@ fn layout() -> Layout {
 fn gauss(purpose: &str, rows: usize, dtype: DType) -> Tensor<2> {
     let mut stream = Stream::keyed(1, purpose, "");
     let values: Vec<f64> = (0..rows * WIDTH).map(|_| f64::from(stream.normal())).collect();
-    Tensor::from_data(TensorData::new(values, [rows, WIDTH]), (&Device::flex(), dtype))
+    Tensor::from_data(TensorData::new(values, [rows, WIDTH]), (&reader::device(), dtype))
 }
 
 fn untrained(dtype: DType) -> Arc<Prior> {
     let weights = layout().initial_weights(7);
-    let parameters = Parameters::constant(&weights, (&Device::flex(), dtype));
+    let parameters = Parameters::constant(&weights, (&reader::device(), dtype));
     Arc::new(Prior::new(layout(), &parameters).unwrap())
 }
 
@@ -263,7 +263,7 @@ fn rows_that_are_no_embeddings_come_back_and_leave_the_others_alone() {
             values[WIDTH..2 * WIDTH].fill(0.0);
             values[2 * WIDTH + 5] = f64::NAN;
             let z = TensorData::new(values.clone(), [3, WIDTH]);
-            let z = Tensor::<2>::from_data(z, (&Device::flex(), DType::F32));
+            let z = Tensor::<2>::from_data(z, (&reader::device(), DType::F32));
             let leaf = z.clone().autodiff().require_grad();
             let out = purifier.purify(leaf.clone(), &keys(&["a", "b", "c"]), 0).unwrap();
             let loss = out.clone().narrow(0, 0, 2).sum();
@@ -288,7 +288,7 @@ fn a_constant_prediction_gives_the_orbit_around_it() {
             array.data.fill(0.0);
         }
     }
-    let parameters = Parameters::constant(&weights, (&Device::flex(), DType::F64));
+    let parameters = Parameters::constant(&weights, (&reader::device(), DType::F64));
     let prior = Arc::new(Prior::new(layout(), &parameters).unwrap());
     let none = prior.no_text();
     let z = normalise(gauss("z", 3, DType::F64));
@@ -333,7 +333,7 @@ fn the_exact_gradient_is_the_derivative_and_the_straight_through_one_passes() {
                     let mut moved = base.clone();
                     moved[i] += step;
                     let data = TensorData::new(moved, [2, WIDTH]);
-                    let z = Tensor::from_data(data, (&Device::flex(), DType::F64));
+                    let z = Tensor::from_data(data, (&reader::device(), DType::F64));
                     numbers(value(&exact, z))[0]
                 };
                 let difference = (at(1e-5) - at(-1e-5)) / 2e-5;

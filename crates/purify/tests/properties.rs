@@ -3,7 +3,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{DType, Tensor, TensorData};
 use clipguard_data::Stream;
 use clipguard_model::normalise;
 use clipguard_model::victim::GradientMode;
@@ -18,7 +18,7 @@ const PRECISIONS: [(DType, f64); 2] = [(DType::F64, 1e-10), (DType::F32, 2e-5)];
 
 fn matrix(rows: usize, values: Vec<f64>, dtype: DType) -> Tensor<2> {
     let width = values.len() / rows;
-    Tensor::from_data(TensorData::new(values, [rows, width]), (&Device::flex(), dtype))
+    Tensor::from_data(TensorData::new(values, [rows, width]), (&reader::device(), dtype))
 }
 
 fn gauss(purpose: &str, count: usize) -> Vec<f64> {
@@ -30,7 +30,7 @@ fn gauss(purpose: &str, count: usize) -> Vec<f64> {
 fn blank(length: f64, dtype: DType) -> Tensor<1> {
     let mut t = vec![0.0; WIDTH];
     t[0] = length;
-    Tensor::from_data(TensorData::new(t, [WIDTH]), (&Device::flex(), dtype))
+    Tensor::from_data(TensorData::new(t, [WIDTH]), (&reader::device(), dtype))
 }
 
 /// Unit rows with the given cosines to the blank direction.

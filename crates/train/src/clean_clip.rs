@@ -87,7 +87,7 @@ impl Objective for CleanClip {
 mod tests {
     use super::*;
     use crate::reader::{self, Golden, distance, numbers};
-    use burn::tensor::{DType, Device, TensorData};
+    use burn::tensor::{DType, TensorData};
     use clipguard_model::normalise;
 
     #[test]
@@ -105,8 +105,10 @@ mod tests {
                     .require_grad()
             });
             let log_scale = vec![facts["log_scale"].as_f64().unwrap()];
-            let log_scale: Tensor<1> =
-                Tensor::from_data(TensorData::new(log_scale, [1]), (&Device::flex(), DType::F64));
+            let log_scale: Tensor<1> = Tensor::from_data(
+                TensorData::new(log_scale, [1]),
+                (&crate::reader::device(), DType::F64),
+            );
             let log_scale = log_scale.autodiff().require_grad();
             let [image, image_view, text, text_view] =
                 leaves.each_ref().map(|raw| normalise(raw.clone()));

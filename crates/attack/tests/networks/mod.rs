@@ -4,7 +4,7 @@
 use std::f64::consts::TAU;
 
 use burn::tensor::{
-    DType, Device, Tensor, TensorData,
+    DType, Tensor, TensorData,
     activation::{gelu, relu, softmax},
     module::{conv2d, layer_norm, linear},
     ops::ConvOptions,
@@ -98,7 +98,10 @@ impl Encoder for Vit {
     fn embed(&self, pixels: Tensor<4>) -> Tensor<2> {
         let [batch, ..] = pixels.dims();
         let channel = |values: [f32; 3]| {
-            Tensor::<4>::from_data(TensorData::new(values.to_vec(), [1, 3, 1, 1]), &Device::flex())
+            Tensor::<4>::from_data(
+                TensorData::new(values.to_vec(), [1, 3, 1, 1]),
+                &reader::device(),
+            )
         };
         let x = (pixels - channel([0.5, 0.45, 0.4])) / channel([0.25, 0.3, 0.35]);
         let x = x.reshape([batch, 3, 4, 4, 4, 4]).permute([0, 2, 4, 1, 3, 5]);
@@ -179,7 +182,7 @@ impl SplitMix {
 
 /// Numbers as a tensor like `shape`.
 pub(crate) fn like(shape: [usize; 4], numbers: Vec<f32>) -> Tensor<4> {
-    Tensor::from_data(TensorData::new(numbers, shape), &Device::flex())
+    Tensor::from_data(TensorData::new(numbers, shape), &reader::device())
 }
 
 /// Keys "0", "1", ...

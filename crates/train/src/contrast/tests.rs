@@ -7,7 +7,6 @@ use crate::{
     objective,
     reader::{Golden, distance},
 };
-use burn::tensor::Device;
 use clipguard_model::{BatchStatistics, Parameters, parameters::is_buffer};
 use std::{collections::BTreeSet, path::Path};
 
@@ -66,11 +65,11 @@ fn found_of(
     rows: usize,
     trained: impl Fn(&str) -> bool,
 ) -> Found {
-    let device = Device::flex().autodiff();
+    let device = crate::reader::device().autodiff();
     let parameters = Parameters::with(&start.weights, &device, trained);
     let (seen, none) = (RefCell::new(BatchStatistics::new()), BTreeSet::new());
     let step = Step {
-        device: &Device::flex(),
+        device: &crate::reader::device(),
         parameters: &parameters,
         weights: &start.weights,
         architecture: &start.architecture,
@@ -91,7 +90,7 @@ fn start(model: &str) -> Start {
 fn named(name: &str) -> Box<dyn Objective> {
     let recipe = Recipe { siglip: Some(SiglipRecipe::default()), ..Recipe::default() };
     let beginning = crate::Beginning {
-        device: &Device::flex(),
+        device: &crate::reader::device(),
         recipe: &recipe,
         path: Path::new("r.toml"),
         classes: None,
@@ -174,7 +173,7 @@ fn batch_norm_takes_the_statistics_of_its_part() {
     assert_eq!(parts.statistics, 3 * whole.statistics);
     assert!(parts.loss != whole.loss);
     // The same loss, part by part, in one graph.
-    let device = Device::flex().autodiff();
+    let device = crate::reader::device().autodiff();
     let parameters = Parameters::with(&start.weights, &device, |name| !is_buffer(name));
     let (arch, preprocess) = (&start.architecture, &start.preprocess);
     let clip = Clip::from_parameters(arch, preprocess, &parameters, &device).unwrap();
