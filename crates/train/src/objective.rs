@@ -155,6 +155,18 @@ pub struct ObjectiveInfo {
     pub build: fn(&Beginning<'_>) -> Result<Box<dyn Objective>, TrainError>,
 }
 
+impl ObjectiveInfo {
+    /// What a recipe has for it beside what all recipes have, with its defaults, as TOML.
+    pub fn settings(&self) -> String {
+        let mut own = Recipe::default();
+        (self.complete)(&mut own);
+        let table = |recipe: &Recipe| recipe.to_toml().parse::<toml::Table>().unwrap_or_default();
+        let (mut own, all) = (table(&own), table(&Recipe::default()));
+        own.retain(|key, value| all.get(key) != Some(value));
+        own.to_string()
+    }
+}
+
 /// All objectives.
 pub fn objectives() -> &'static [ObjectiveInfo] {
     &[

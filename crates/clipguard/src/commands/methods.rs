@@ -30,6 +30,8 @@ struct Entry {
     about: &'static str,
     source: &'static str,
     parameters: Vec<Parameter>,
+    /// What a recipe has for it, as TOML.
+    recipe: String,
     /// How it is used, `{}` standing for its spelling.
     usage: &'static str,
 }
@@ -43,6 +45,7 @@ fn all() -> Vec<Entry> {
             about: m.about,
             source: m.source,
             parameters: (m.parameters)(),
+            recipe: String::new(),
             usage,
         };
         catalogue.iter().map(entry).collect()
@@ -56,6 +59,7 @@ fn all() -> Vec<Entry> {
         about: o.summary,
         source: o.source,
         parameters: Vec::new(),
+        recipe: o.settings(),
         usage: train,
     };
     let mut all = of("attack", attack, clipguard_attack::CATALOGUE);
@@ -78,6 +82,7 @@ impl Entry {
             "about": self.about,
             "source": self.source,
             "parameters": self.parameters.iter().map(parameter).collect::<Vec<_>>(),
+            "recipe": self.recipe,
         })
     }
 
@@ -94,7 +99,13 @@ impl Entry {
     fn explain(&self) -> String {
         let mut out = format!("{} ({})\n  {}\n", self.name, self.kind, self.about);
         out += &format!("  {}\n\n", self.source);
-        if self.parameters.is_empty() {
+        if !self.recipe.is_empty() {
+            out += "In a recipe, with its defaults:\n\n";
+            for line in self.recipe.lines() {
+                out += format!("    {line}").trim_end();
+                out += "\n";
+            }
+        } else if self.parameters.is_empty() {
             out += "It has no settings of its own.\n";
         } else {
             let mut table = Table::new("", &["setting", "default", "meaning"]);

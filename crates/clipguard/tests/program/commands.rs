@@ -13,6 +13,10 @@ fn methods_are_listed_explained_and_suggested() {
     }
     let one = clipguard(&["methods", "pgd"]).ended(0, &[]).stdout;
     assert!(one.contains("8/255") && one.contains("restarts"), "{one}");
+    let objective = clipguard(&["methods", "cleanclip"]).ended(0, &[]).stdout;
+    for words in ["    captions = \"eda\"\n", "\n\n    [cleanclip]\n    multimodal = 1.0\n"] {
+        assert!(objective.contains(words), "{objective}");
+    }
     clipguard(&["methods", "pdg"]).ended(2, &["did you mean `pgd`?"]);
     let all = clipguard(&["methods", "--json"]).ended(0, &[]).json();
     let documented = |m: &Value| {
