@@ -15,8 +15,8 @@ use clap::{Parser, Subcommand};
         Exit codes: 0 done, 1 failed on the way (state kept), 2 wrong usage, 3 input refused, 130 interrupted."
 )]
 pub(crate) struct Cli {
-    /// Where to compute: `cpu` (the default), or a card (`vulkan`, `metal`, `cuda`, with `:N` the N-th) in a
-    /// build that has the feature of that name. Last digits differ from device to device.
+    /// Where to compute: `cpu` (the default), or a card (`wgpu`, `vulkan`, `metal`, `cuda`, with `:N` the
+    /// N-th) in a build that has the feature of that name. Last digits differ from device to device.
     #[arg(long, global = true)]
     pub(crate) device: Option<String>,
     /// Threads; 0 means all cores. Results do not depend on it.

@@ -1,11 +1,11 @@
 //! Where to compute, spelled out.
 
 use burn::tensor::Device;
-#[cfg(any(feature = "vulkan", feature = "metal"))]
+#[cfg(any(feature = "wgpu", feature = "vulkan", feature = "metal"))]
 use burn::tensor::DeviceKind;
 
-/// The device of a spelling: `cpu`; `vulkan` or `metal` for the best card the system shows, with `:N`
-/// for its N-th one (from 0) and with `:cpu` for a driver that computes on the processor; `cuda` or
+/// The device of a spelling: `cpu`; `wgpu`, `vulkan` or `metal` for the best card the system shows, with
+/// `:N` for its N-th one (from 0) and with `:cpu` for a driver that computes on the processor; `cuda` or
 /// `cuda:N`. It is opened when it is first used, and the framework panics where there is none.
 ///
 /// # Errors
@@ -21,11 +21,11 @@ pub fn device(spelling: &str) -> Result<Device, String> {
     if kind == "cpu" && which.is_none() {
         return Ok(Device::flex());
     }
-    let known = ["vulkan", "metal", "cuda"].contains(&kind);
+    let known = ["wgpu", "vulkan", "metal", "cuda"].contains(&kind);
     let number = which.is_none_or(|which| which.parse::<usize>().is_ok());
     if !known || !(number || (kind != "cuda" && which == Some("cpu"))) {
         return Err(
-            "expected cpu, vulkan, metal or cuda, the last three with `:N` for their N-th card"
+            "expected cpu, wgpu, vulkan, metal or cuda, all but the first with `:N` for their N-th card"
                 .to_owned(),
         );
     }
@@ -34,7 +34,7 @@ pub fn device(spelling: &str) -> Result<Device, String> {
     })
 }
 
-#[cfg(any(feature = "vulkan", feature = "metal"))]
+#[cfg(any(feature = "wgpu", feature = "vulkan", feature = "metal"))]
 fn shown(which: Option<&str>) -> DeviceKind {
     match which {
         None => DeviceKind::DefaultDevice,
@@ -47,6 +47,8 @@ fn shown(which: Option<&str>) -> DeviceKind {
 #[allow(unused_variables, reason = "without features nothing looks at the number")]
 fn card(kind: &str, which: Option<&str>) -> Option<Device> {
     match kind {
+        #[cfg(feature = "wgpu")]
+        "wgpu" => Some(Device::wgpu(shown(which))),
         #[cfg(feature = "vulkan")]
         "vulkan" => Some(Device::vulkan(shown(which))),
         #[cfg(feature = "metal")]
@@ -66,7 +68,7 @@ mod tests {
         assert_eq!(device("cpu").unwrap(), Device::flex());
         for wrong in ["", "cpu:0", "gpu", "vulkan:", "vulkan:first", "cuda:cpu", "metal:-1"] {
             let refusal = device(wrong).unwrap_err();
-            assert!(refusal.contains("expected cpu, vulkan"), "{refusal}");
+            assert!(refusal.contains("expected cpu, wgpu"), "{refusal}");
         }
         #[cfg(not(feature = "cuda"))]
         {

@@ -18,7 +18,7 @@
 //!   may differ in the last bit between processors. Bits depend neither on the number of threads
 //!   nor, for one sample in evaluation, on the other samples of its batch.
 //!
-//! - On graphics cards (cargo features `vulkan`, `metal` and `cuda`), and in other precisions than f32,
+//! - On graphics cards (cargo features `wgpu`, `vulkan`, `metal` and `cuda`), and in other precisions than f32,
 //!   every operation is [`composed`] of the framework's functions.
 //!
 //! Not chosen: fusing whole blocks into one operation (faster, but the tower could no longer be
@@ -44,7 +44,8 @@ type Op = Dispatch;
 
 /// Whether there is a kernel for this tensor: on the processor, in f32.
 fn is_fused<const D: usize>(x: &Tensor<D>) -> bool {
-    let cards = cfg!(any(feature = "vulkan", feature = "metal", feature = "cuda"));
+    let cards =
+        cfg!(any(feature = "wgpu", feature = "vulkan", feature = "metal", feature = "cuda"));
     x.dtype() == DType::F32 && (!cards || x.device() == Device::flex())
 }
 

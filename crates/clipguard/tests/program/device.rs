@@ -6,7 +6,7 @@ use std::fs;
 #[test]
 fn a_device_that_cannot_be_had_is_refused_with_what_would_be_right() {
     clipguard(&["classify", "--device", "abacus", "scenes:1"])
-        .ended(2, &["device abacus", "expected cpu, vulkan, metal or cuda"]);
+        .ended(2, &["device abacus", "expected cpu, wgpu, vulkan, metal or cuda"]);
     if cfg!(not(feature = "cuda")) {
         clipguard(&["classify", "--device", "cuda:1", "scenes:1"])
             .ended(2, &["device cuda:1", "--features cuda"]);

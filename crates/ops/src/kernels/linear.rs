@@ -12,8 +12,11 @@ use rayon::prelude::*;
 const MANY: usize = 1024;
 /// So few columns are not cut anyway.
 const NARROW: usize = 384;
-/// Rows of such a task at most.
-const ROWS: usize = 256;
+/// Rows of such a task at most: so many that packing the weight counts for little, and so few that a task's
+/// result stays in the cache where the weight does as well.
+const ROWS: [usize; 2] = [256, 1024];
+/// Values of a weight that does not.
+const LARGE: usize = 1 << 19;
 
 pub(crate) fn forward(x: &[f32], w: &[f32], b: Option<&[f32]>, inputs: usize) -> Vec<f32> {
     product(x, Mat::new(w, w.len() / inputs, inputs).t(), b, inputs)
@@ -28,7 +31,8 @@ pub(crate) fn input_gradient(g: &[f32], w: &[f32], inputs: usize) -> Vec<f32> {
 /// The rows of `x`, of `width` values each, times `w`, plus `b` in every row.
 fn product(x: &[f32], w: Mat<'_>, b: Option<&[f32]>, width: usize) -> Vec<f32> {
     let (rows, columns) = (x.len() / width, w.columns_count());
-    let many = task_rows(rows, ROWS, width * columns);
+    let most = ROWS[usize::from(width * columns >= LARGE)];
+    let many = task_rows(rows, most, width * columns);
     let part = |i: usize, n: usize| Mat::new(&x[i * many * width..], n, width);
     let task = many * columns;
     let mut y = match b {

@@ -52,6 +52,11 @@ impl<'a> Mat<'a> {
         Self { data: &self.data[offset..], cols: end - start, ..self }
     }
 
+    /// Rows `start..end`.
+    fn rows(self, start: usize, end: usize) -> Self {
+        self.t().columns(start, end).t()
+    }
+
     fn at(&self, row: usize, col: usize) -> f32 {
         self.data[row * self.row_stride + col * self.col_stride]
     }
@@ -72,47 +77,72 @@ pub(crate) fn product(
     unsafe { multiply(dst.as_mut_ptr(), stride, a, b, scale, accumulate) };
 }
 
-/// As [`product`] on all threads: tasks of columns, so that `b` is packed once and only `a` anew.
+/// As [`rows`] on all threads, but what matters here are not rows: those of a weight's gradient are its
+/// outputs.
+///
+/// A task packs its part of both factors anew, so tasks are large and as square as they can be.
 pub(crate) fn product_together(dst: &mut [f32], stride: usize, a: Mat<'_>, b: Mat<'_>) {
-    in_columns(dst, stride, a, b, |target, a, b| {
-        // SAFETY: as `in_columns` promises.
-        unsafe { multiply(target, stride, a, b, 1.0, false) };
+    let (mut down, mut across) = (1, 1);
+    while down * across < 2 * rayon::current_num_threads() {
+        let (tall, wide) = (a.rows / down, b.cols / across);
+        if tall.max(wide) < 2 * LEAST {
+            break;
+        }
+        if tall > wide { down *= 2 } else { across *= 2 }
+    }
+    if a.rows / down < LEAST || b.cols / across < LEAST || is_shallow(a.cols) {
+        return rows_together(dst, stride, a, b, false);
+    }
+    in_tiles(dst, stride, a, b, [down, across], |target, a, b| {
+        for (start, a, b) in in_depth(a, b) {
+            // SAFETY: as `in_tiles` promises; parts along the sum have the same rows and columns.
+            unsafe { multiply(target, stride, a, b, 1.0, start > 0) };
+        }
     });
 }
 
-/// Columns of a task. A part of the shape alone, so that bits do not depend on threads.
+/// Rows and columns that a task of [`product_together`] has at least.
+const LEAST: usize = 48;
+const _: () = assert!(LEAST >= 2 && LEAST * LEAST > SMALL);
+
+/// Columns of a task of [`rows_together`].
 const COLUMNS: usize = 192;
 
-/// The first element of a task's columns.
+/// The first element of a matrix.
 #[derive(Clone, Copy)]
 struct Target(*mut f32);
 
-// SAFETY: tasks get pointers to different columns of a matrix that the caller has borrowed mutably, and
-// write to nothing else (see `in_columns`).
+// SAFETY: tasks write to different elements of a matrix that the caller has borrowed mutably, and to
+// nothing else (see `in_tiles`).
 unsafe impl Send for Target {}
 unsafe impl Sync for Target {}
 
-/// Calls `task` for parts of the columns of `b` on all threads. It may write what [`multiply`] writes for
-/// these factors at the target: `a.rows` rows, `stride` apart, of as many columns as its `b` has.
-fn in_columns(
+/// Calls `task` on all threads for `down` parts of the rows of `a` with each of `across` parts of the columns
+/// of `b`. It may write what [`multiply`] writes for these factors at the target: as many rows as its `a`
+/// has, `stride` apart, of as many columns as its `b` has.
+fn in_tiles(
     dst: &mut [f32],
     stride: usize,
     a: Mat<'_>,
     b: Mat<'_>,
+    [down, across]: [usize; 2],
     task: impl Fn(*mut f32, Mat<'_>, Mat<'_>) + Sync,
 ) {
     check(dst, stride, a, b);
-    let (n, parts) = (b.cols, b.cols.div_ceil(COLUMNS).max(1));
+    let (m, n, end) = (a.rows, b.cols, dst_end(a, stride, b.cols));
     let start = Target(dst.as_mut_ptr());
-    (0..parts).into_par_iter().for_each(|part| {
+    (0..down * across).into_par_iter().for_each(|part| {
         // The whole of it, not only the pointer inside, moves into the closure.
         let Target(start) = { start };
-        let (from, to) = (part * n / parts, (part + 1) * n / parts);
-        // SAFETY: `check` says that row i, columns 0 to n, lie inside `dst`; `from` is below n (or there
-        // are no columns and no rows are written). The ranges of two parts do not overlap, so no two
-        // tasks have an element in common.
-        let target = unsafe { start.add(from.min(dst_end(a, stride, n))) };
-        task(target, a, b.columns(from, to));
+        let (i, j) = (part / across, part % across);
+        let rows = [i * m / down, (i + 1) * m / down];
+        let columns = [j * n / across, (j + 1) * n / across];
+        // SAFETY: `check` says that rows 0 to m, columns 0 to n, lie inside `dst`, and so do those of the
+        // part; where it has none, the offset may lie behind the end, is cut to it, and nothing is
+        // written. Two parts have no row or no column in common, so no two tasks have an element in
+        // common.
+        let target = unsafe { start.add((rows[0] * stride + columns[0]).min(end)) };
+        task(target, a.rows(rows[0], rows[1]), b.columns(columns[0], columns[1]));
     });
 }
 
@@ -257,9 +287,10 @@ pub(crate) fn rows_together(
     if a.rows < FEW || b.cols < WIDE || is_shallow(a.cols) {
         return rows(dst, stride, a, b, accumulate);
     }
-    in_columns(dst, stride, a, b, |target, a, b| {
+    let across = b.cols.div_ceil(COLUMNS);
+    in_tiles(dst, stride, a, b, [1, across], |target, a, b| {
         for (start, a, b) in in_depth(a, b) {
-            // SAFETY: as `in_columns` promises; parts along the sum have the same rows and columns.
+            // SAFETY: as `in_tiles` promises; parts along the sum have the same rows and columns.
             unsafe { multiply(target, stride, a, b, 1.0, accumulate || start > 0) };
         }
     });

@@ -1,6 +1,6 @@
 //! Average pooling `k x k` with stride `k` on `[n, h, w, c]`.
 
-use rayon::prelude::*;
+use super::fresh::in_tasks;
 
 /// `[n, h, w, c]` and the window side.
 #[derive(Clone, Copy, Debug)]
@@ -34,9 +34,9 @@ impl Shape {
 
 pub(crate) fn forward(s: &Shape, x: &[f32]) -> Vec<f32> {
     let (size, out) = s.sizes();
-    let mut y = vec![0.0; x.len() / size * out];
     let share = 1.0 / (s.k * s.k) as f32;
-    y.par_chunks_mut(out).zip(x.par_chunks(size)).for_each(|(y, x)| {
+    in_tasks(x.len() / size * out, out, |i, y| {
+        let x = &x[i * size..][..size];
         super::vectorised(
             #[inline(always)]
             || {
@@ -46,15 +46,14 @@ pub(crate) fn forward(s: &Shape, x: &[f32]) -> Vec<f32> {
                 });
             },
         );
-    });
-    y
+    })
 }
 
 pub(crate) fn backward(s: &Shape, g: &[f32]) -> Vec<f32> {
     let (size, out) = s.sizes();
-    let mut dx = vec![0.0; g.len() / out * size];
     let share = 1.0 / (s.k * s.k) as f32;
-    dx.par_chunks_mut(size).zip(g.par_chunks(out)).for_each(|(dx, g)| {
+    in_tasks(g.len() / out * size, size, |i, dx| {
+        let g = &g[i * out..][..out];
         super::vectorised(
             #[inline(always)]
             || {
@@ -64,6 +63,5 @@ pub(crate) fn backward(s: &Shape, g: &[f32]) -> Vec<f32> {
                 });
             },
         );
-    });
-    dx
+    })
 }
