@@ -223,6 +223,8 @@ fn cases() -> Vec<Case> {
         // So many rows that they become tasks, and so many columns.
         all.push(linear([3, 401], 20, 11, bias));
         all.push(linear([1, 5], 600, 407, bias));
+        // The gradient of the weight in tiles, with a sum that is cut.
+        all.push(linear([2, 301], 400, 100, bias));
     }
     for (kernel, pads) in [(1, &[0][..]), (3, &[0, 1, 2]), (5, &[0, 1, 2])] {
         for stride in [1, 2] {

@@ -43,9 +43,7 @@ impl CleanClip {
             Ok(Box::new(Self { weights: beginning.recipe.cleanclip.unwrap_or_default() }))
         },
     };
-}
 
-impl CleanClip {
     /// The loss `[1]` of unit rows `[2 n, dim]`, second views in the second half, at `scale [1]`.
     fn of_rows(&self, image: Tensor<2>, text: Tensor<2>, scale: Tensor<1>) -> Tensor<1> {
         let [image, text] = [image, text].map(|rows| {

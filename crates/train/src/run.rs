@@ -218,6 +218,11 @@ impl Run {
         &self.recipe
     }
 
+    /// Where it computes.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
     /// How pictures are prepared for its model.
     pub fn preprocess(&self) -> &Preprocess {
         &self.preprocess

@@ -162,8 +162,7 @@ fn examined(run: Run, session: &Session) -> Result<Run, Failure> {
     };
     let EvaluationRecipe { data, retrieval, samples, classes, templates } = recipe.clone();
     let settings = Settings { data, retrieval, samples, classes, templates };
-    let device = clipguard_model::device(&run.recipe().device)?;
-    let midway = Midway::new(&settings, run.preprocess(), &device, session.threads)?;
+    let midway = Midway::new(&settings, run.preprocess(), run.device(), session.threads)?;
     Ok(run.with_examiner(Box::new(Exam(midway))))
 }
 
