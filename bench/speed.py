@@ -1,4 +1,4 @@
-"""Times of clipguard beside PyTorch (f32 and bf16 autocast), ONNX Runtime and torchvision, as one table.
+"""Times of clipguard beside PyTorch, ONNX Runtime (f32) and torchvision, in f32 and bf16, as one table.
 
     cargo build --release --workspace --bench speed
     python bench/speed.py [--only PART] [--rounds N] [--json FILE] [--peers torch,bf16,onnx]
@@ -61,7 +61,9 @@ def ours():
 
 
 def command(name):
-    return ours() if name == "clipguard" else [sys.executable, os.path.join(ROOT, "bench/peers/speed.py"), name]
+    if name.startswith("clipguard"):
+        return [*ours(), *name.split("-")[1:]]
+    return [sys.executable, os.path.join(ROOT, "bench/peers/speed.py"), name]
 
 
 def jpegs(folder, side):
@@ -95,14 +97,14 @@ def main():
     parser.add_argument("--json", help="where the durations go")
     options = parser.parse_args()
     peers = [peer for peer in options.peers.split(",") if peer]
-    names = ["clipguard", *peers]
+    names = ["clipguard", *(["clipguard-bf16"] if "bf16" in peers else []), *peers]
     with tempfile.TemporaryDirectory() as room:
         folders = {side: jpegs(room, side).replace("/", "|") for side in (72, 500)}
         cases = TOWERS + [f"pictures/{work}/{folder}" for folder in folders.values() for work in ("preprocess", "simclr")]
         cases = [case for case in cases if options.only in case]
         found = {}
         programs = {name: Program(command(name)) for name in names}
-        print(f"{'ms, median':<30}" + "".join(f"{name:>12}" for name in names) + "   times as fast")
+        print(f"{'ms, median':<30}" + "".join(f"{name:>{width(name)}}" for name in names) + "   times as fast")
         for case in cases:
             of_pictures = case.startswith("pictures")
             if of_pictures:
@@ -126,10 +128,20 @@ def main():
             json.dump(found, file, indent=1)
 
 
+def width(name):
+    return max(12, len(name) + 2)
+
+
 def tell(case, seconds, names):
     medians = {name: 1e3 * statistics.median(seconds[name]) for name in names if seconds[name]}
-    cells = "".join(f"{medians[name]:>12.1f}" if name in medians else f"{'-':>12}" for name in names)
-    ratios = "  ".join(f"{name} {medians[name] / medians['clipguard']:.2f}" for name in names[1:] if name in medians)
+    cells = "".join(f"{medians[name]:>{width(name)}.1f}" if name in medians else f"{'-':>{width(name)}}" for name in names)
+
+    def times(name):
+        # bf16 beside bf16, where both have it.
+        own = "clipguard-bf16" if name == "bf16" and "clipguard-bf16" in medians else "clipguard"
+        return f"{name} {medians[name] / medians[own]:.2f}"
+
+    ratios = "  ".join(times(name) for name in names[1:] if name in medians)
     print(f"{case:<30}{cells}   {ratios}", flush=True)
 
 
@@ -153,7 +165,7 @@ def attack(found, options):
 def memory(found, cases, names):
     if not cases:
         return
-    names = [name for name in names if name != "onnx"]
+    names = [name for name in names if name not in ("onnx", "clipguard-bf16")]
     print(f"\n{'MiB, peak of a call':<30}" + "".join(f"{name:>12}" for name in names))
     for case in cases:
         cells = ""

@@ -1,7 +1,8 @@
 //! What all commands share: where to compute, how to speak, and whether to stop.
 
+use crate::failure::Failure;
 use burn::tensor::Device;
-use clipguard_model::{Checkpoint, ModelError, positions::Way};
+use clipguard_model::{Arithmetic, Checkpoint, positions::Way};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -67,11 +68,55 @@ impl Session {
     }
 }
 
-/// The model of a spelling, for pictures of another side where one is given.
-pub(crate) fn model(spelling: &str, side: Option<usize>) -> Result<Checkpoint, ModelError> {
-    let checkpoint = Checkpoint::open(spelling)?;
-    match side {
-        Some(side) => checkpoint.for_image_size(side, Way::OpenClip),
-        None => Ok(checkpoint),
+/// Which model a command computes with, and how.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ModelArgs {
+    /// `embedded`, a folder of open_clip or Hugging Face, ARCH@FILE, or hf:ORG/NAME.
+    #[arg(long, default_value = "embedded")]
+    pub(crate) model: String,
+    /// Side of the pictures in pixels, where it is not the model's (vision transformers).
+    #[arg(long, value_name = "PIXELS")]
+    pub(crate) image_size: Option<usize>,
+    /// Precision of the model's products. `bf16` is for processors that multiply it (AVX-512 BF16), on others
+    /// about as fast as `f32`; results differ in the third digit.
+    #[arg(long, value_enum, default_value = "f32")]
+    pub(crate) precision: Multiply,
+}
+
+/// See [`Arithmetic`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Multiply {
+    F32,
+    Bf16,
+}
+
+impl Multiply {
+    /// Its spelling.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        }
+    }
+}
+
+impl ModelArgs {
+    /// Opens the model and says what should be known about it.
+    pub(crate) fn open(&self, session: &Session) -> Result<Checkpoint, Failure> {
+        if self.precision == Multiply::Bf16 && session.device != Device::flex() {
+            return Err(Failure::Usage(
+                "--precision bf16 is for the processor; leave `--device` or `--precision` out"
+                    .to_owned(),
+            ));
+        }
+        let mut checkpoint = Checkpoint::open(&self.model)?;
+        if let Some(side) = self.image_size {
+            checkpoint = checkpoint.for_image_size(side, Way::OpenClip)?;
+        }
+        if self.precision == Multiply::Bf16 {
+            checkpoint.arithmetic = Arithmetic::Bf16;
+        }
+        checkpoint.warnings.iter().for_each(|warning| session.say(format!("warning: {warning}")));
+        Ok(checkpoint)
     }
 }

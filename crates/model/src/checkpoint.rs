@@ -1,7 +1,7 @@
 //! Checkpoints in and out: folders of open_clip and Hugging Face, and single weight files.
 
 use crate::{
-    Architecture, Clip, ModelError, Parameters, Preprocess, Weights, hugging_face,
+    Architecture, Arithmetic, Clip, ModelError, Parameters, Preprocess, Weights, hugging_face,
     outline::{Outline, read_config},
     parameters::conform,
     tower,
@@ -47,6 +47,8 @@ pub struct Checkpoint {
     pub digest: String,
     /// Everything that should be known about the file.
     pub warnings: Vec<String>,
+    /// How models that are built from it multiply.
+    pub arithmetic: Arithmetic,
 }
 
 /// The embedded model: an open_clip folder, the weights gzipped.
@@ -91,17 +93,19 @@ impl Checkpoint {
             weights,
             digest: hex(&Sha256::digest(&bytes)),
             warnings,
+            arithmetic: Arithmetic::F32,
         })
     }
 
     /// Builds the model on a device.
     pub fn build(&self, device: &Device) -> Result<Clip, ModelError> {
-        Clip::new(&self.architecture, &self.preprocess, &self.weights, device)
+        let parameters = Parameters::constant(&self.weights, device).computing(self.arithmetic);
+        Clip::from_parameters(&self.architecture, &self.preprocess, &parameters, device)
     }
 
     /// As [`Checkpoint::build`], giving the weights away: they lie in memory once.
     pub fn into_clip(self, device: &Device) -> Result<Clip, ModelError> {
-        let parameters = Parameters::moved(self.weights, device);
+        let parameters = Parameters::moved(self.weights, device).computing(self.arithmetic);
         Clip::from_parameters(&self.architecture, &self.preprocess, &parameters, device)
     }
 

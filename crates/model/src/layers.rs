@@ -2,27 +2,33 @@
 
 use crate::{ModelError, Parameters, config::Transformer};
 use burn::tensor::Tensor;
-use clipguard_ops::{self as ops, Activation};
+use clipguard_ops::{self as ops, Activation, PackedWeight};
 
 /// `x w^T + b`, weight `[out, in]`.
 #[derive(Clone, Debug)]
 pub(crate) struct Linear {
     weight: Tensor<2>,
     bias: Option<Tensor<1>>,
+    /// The weight in bf16, for inputs that are not tracked.
+    packed: Option<PackedWeight>,
 }
 
 impl Linear {
-    pub(crate) fn new(weight: Tensor<2>, bias: Option<Tensor<1>>) -> Self {
-        Self { weight, bias }
+    pub(crate) fn new(p: &Parameters, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Self {
+        let packed = p.in_bf16().then(|| PackedWeight::linear(&weight));
+        Self { weight, bias, packed }
     }
 
     pub(crate) fn read(p: &Parameters, name: &str) -> Result<Self, ModelError> {
         let (weight, bias) = (p.get(&format!("{name}.weight"))?, p.get(&format!("{name}.bias"))?);
-        Ok(Self::new(weight, Some(bias)))
+        Ok(Self::new(p, weight, Some(bias)))
     }
 
     pub(crate) fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        ops::linear(x, self.weight.clone(), self.bias.clone())
+        match &self.packed {
+            Some(packed) if !x.is_autodiff() => ops::linear_bf16(x, packed, self.bias.clone()),
+            _ => ops::linear(x, self.weight.clone(), self.bias.clone()),
+        }
     }
 }
 
@@ -70,6 +76,7 @@ impl Block {
         Ok(Self {
             ln_1: LayerNorm::read(p, &format!("{at}.ln_1"), t.eps)?,
             in_proj: Linear::new(
+                p,
                 p.get(&format!("{at}.attn.in_proj_weight"))?,
                 Some(p.get(&format!("{at}.attn.in_proj_bias"))?),
             ),

@@ -44,7 +44,7 @@ pub use container::Container;
 pub use device::device;
 pub use error::ModelError;
 pub use head::Head;
-pub use parameters::Parameters;
+pub use parameters::{Arithmetic, Parameters};
 pub use preprocess::{OPENAI_MEAN, OPENAI_STD, Preprocess};
 pub use prior::Prior;
 pub use prompts::{ClassList, PromptError, Template, TemplateSet};

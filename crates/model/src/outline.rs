@@ -1,7 +1,7 @@
 //! What a spelling names: architecture, preparation of pictures, and the index of the weights.
 
 use crate::{
-    Architecture, Array, Checkpoint, Container, ModelError, Preprocess, Weights,
+    Architecture, Arithmetic, Array, Checkpoint, Container, ModelError, Preprocess, Weights,
     checkpoint::{CONFIG, WEIGHT_FILES, WEIGHTS, hex},
     config::{architecture_names, suggestion},
     container::{Format, strict},
@@ -141,6 +141,7 @@ impl Outline {
             weights,
             digest,
             warnings,
+            arithmetic: Arithmetic::F32,
         })
     }
 }

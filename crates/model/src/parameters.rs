@@ -345,6 +345,19 @@ pub(crate) fn first_ten<'a>(names: impl ExactSizeIterator<Item = &'a String>) ->
 #[derive(Clone, Debug)]
 pub struct Parameters {
     flat: BTreeMap<String, (Vec<usize>, Tensor<1>)>,
+    arithmetic: Arithmetic,
+}
+
+/// How a model multiplies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Arithmetic {
+    /// In f32.
+    #[default]
+    F32,
+    /// Factors of the towers' products rounded to bf16, their sums and everything else (norms, softmax,
+    /// residual stream, final projection) in f32. For inference on the processor: inputs that a gradient
+    /// is asked for are multiplied in f32.
+    Bf16,
 }
 
 impl Parameters {
@@ -386,7 +399,17 @@ impl Parameters {
                 (name, (shape, tensor))
             })
             .collect();
-        Self { flat }
+        Self { flat, arithmetic: Arithmetic::F32 }
+    }
+
+    /// The same, for a model that multiplies in another way.
+    pub fn computing(self, arithmetic: Arithmetic) -> Self {
+        Self { arithmetic, ..self }
+    }
+
+    /// Whether products are in bf16.
+    pub(crate) fn in_bf16(&self) -> bool {
+        self.arithmetic == Arithmetic::Bf16
     }
 
     /// The parameter `name` in its own shape.

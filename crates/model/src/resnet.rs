@@ -7,8 +7,8 @@ use crate::{
     layers::Linear,
     parameters::has_shortcut,
 };
-use burn::tensor::{Tensor, activation::softmax};
-use clipguard_ops::{self as ops, BatchNorm, ColumnStatistics};
+use burn::tensor::Tensor;
+use clipguard_ops::{self as ops, BatchNorm, ColumnStatistics, PackedWeight};
 use std::{cell::RefCell, collections::BTreeSet};
 
 /// Batch statistics seen in a training pass, by the name of their BatchNorm, with the number of
@@ -50,6 +50,8 @@ impl<'a> Pass<'a> {
 #[derive(Clone, Debug)]
 struct ConvNorm {
     weight: Tensor<4>,
+    /// The weight in bf16, for inputs that are not tracked.
+    packed: Option<PackedWeight>,
     gamma: Tensor<1>,
     beta: Tensor<1>,
     running: ColumnStatistics,
@@ -68,8 +70,10 @@ impl ConvNorm {
     ) -> Result<Self, ModelError> {
         let part = |name: &str| p.get::<1>(&format!("{norm}.{name}"));
         let plain = |t: Tensor<1>| if t.is_autodiff() { t.inner() } else { t };
+        let weight = p.get(&format!("{conv}.weight"))?;
         Ok(Self {
-            weight: p.get(&format!("{conv}.weight"))?,
+            packed: p.in_bf16().then(|| PackedWeight::conv2d(&weight)),
+            weight,
             gamma: part("weight")?,
             beta: part("bias")?,
             running: ColumnStatistics {
@@ -84,7 +88,10 @@ impl ConvNorm {
 
     fn forward(&self, x: Tensor<4>, pass: Pass<'_>) -> Tensor<4> {
         let pad = (self.weight.dims()[2] - 1) / 2;
-        let x = ops::conv2d(x, self.weight.clone(), self.stride, pad);
+        let x = match &self.packed {
+            Some(packed) if !x.is_autodiff() => ops::conv2d_bf16(x, packed, self.stride, pad),
+            _ => ops::conv2d(x, self.weight.clone(), self.stride, pad),
+        };
         let (statistics, of_batch) = match pass.seen(&self.name) {
             None => (self.running.clone(), false),
             Some(seen) => {
@@ -143,9 +150,16 @@ impl AttentionPool {
         let (k, v) = (self.k_proj.forward(x.clone()), self.v_proj.forward(x));
         let split = [batch, tokens, self.heads, head];
         let scores = (k * q).reshape(split).sum_dim(3);
-        let pooled = (softmax(scores, 1) * v.reshape(split)).sum_dim(1);
+        let pooled = (softmax(scores) * v.reshape(split)).sum_dim(1);
         self.c_proj.forward(pooled.reshape([batch, c]))
     }
+}
+
+/// Softmax over the tokens, step by step: the framework's own rounds in another way where a gradient is asked
+/// for, and the same picture must have the same embedding in both cases.
+fn softmax(scores: Tensor<4>) -> Tensor<4> {
+    let powers = (scores.clone() - scores.detach().max_dim(1)).exp();
+    powers.clone() / powers.sum_dim(1)
 }
 
 /// Pixels to embedding by convolutions.

@@ -3,7 +3,7 @@
 use crate::{
     ModelError, Parameters,
     config::{Architecture, Pool, Vision},
-    layers::{Blocks, LayerNorm},
+    layers::{Blocks, LayerNorm, Linear},
 };
 use burn::tensor::Tensor;
 use clipguard_ops as ops;
@@ -11,7 +11,9 @@ use clipguard_ops as ops;
 /// Pixels to embedding by patches and attention.
 #[derive(Clone, Debug)]
 pub(crate) struct Vit {
-    conv1: Tensor<4>,
+    /// The filters of the patches, as rows.
+    conv1: Linear,
+    patch: usize,
     class_embedding: Tensor<1>,
     positional_embedding: Tensor<2>,
     ln_pre: Option<LayerNorm>,
@@ -29,8 +31,12 @@ impl Vit {
             return Err(ModelError::Missing { name: "vision transformer".to_owned() });
         };
         let eps = transformer.eps;
+        let conv1: Tensor<4> = p.get("visual.conv1.weight")?;
+        let [width, channels, patch, _] = conv1.dims();
         Ok(Self {
-            conv1: p.get("visual.conv1.weight")?,
+            // A convolution whose stride is its kernel is a product on rearranged pixels.
+            conv1: Linear::new(p, conv1.reshape([width, channels * patch * patch]), None),
+            patch,
             class_embedding: p.get("visual.class_embedding")?,
             positional_embedding: p.get("visual.positional_embedding")?,
             ln_pre: match ln_pre {
@@ -48,16 +54,14 @@ impl Vit {
     /// Normalised pixels `[batch, 3, side, side]` to embeddings `[batch, dim]`, not normalised.
     pub(crate) fn forward(&self, pixels: Tensor<4>) -> Tensor<2> {
         let [batch, _, h, w] = pixels.dims();
-        let [width, _, patch, _] = self.conv1.dims();
+        let ([width], patch) = (self.class_embedding.dims(), self.patch);
         let (rows, columns) = (h / patch, w / patch);
-        // A convolution whose stride is its kernel is a product on rearranged pixels.
         let patches = pixels
             .slice([0..batch, 0..3, 0..rows * patch, 0..columns * patch])
             .reshape([batch, 3, rows, patch, columns, patch])
             .permute([0, 2, 4, 1, 3, 5])
             .reshape([batch, rows * columns, 3 * patch * patch]);
-        let weight = self.conv1.clone().reshape([width, 3 * patch * patch]);
-        let x = ops::linear(patches, weight, None);
+        let x = self.conv1.forward(patches);
         let class = self.class_embedding.clone().reshape([1, 1, width]).expand([batch, 1, width]);
         let x = Tensor::cat(vec![class, x], 1) + self.positional_embedding.clone().unsqueeze();
         let x = match &self.ln_pre {

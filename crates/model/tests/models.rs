@@ -3,7 +3,7 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 use clipguard_model::{
-    BatchStatistics, Checkpoint, Clip, Parameters, Pass, Precision, loss, normalise,
+    Arithmetic, BatchStatistics, Checkpoint, Clip, Parameters, Pass, Precision, loss, normalise,
     parameters::is_buffer,
 };
 use std::{cell::RefCell, path::PathBuf};
@@ -88,6 +88,39 @@ fn features_and_logits_equal_the_reference() {
             logits = logits + bias.unsqueeze();
         }
         close(model, &values(logits), &want("logits_per_image"), 1e-4);
+    }
+}
+
+/// Cosines of the rows of two matrices.
+fn cosines(a: &Tensor<2>, b: &Tensor<2>) -> Vec<f64> {
+    values((normalise(a.clone()) * normalise(b.clone())).sum_dim(1))
+}
+
+#[test]
+fn embeddings_in_bf16_are_close_to_those_in_f32() {
+    let device = Device::flex();
+    for model in MODELS.into_iter().chain(FOREIGN) {
+        let golden = Golden::open(&format!("clip/models/{model}"), "expect");
+        let mut checkpoint = checkpoint(model);
+        let plain = checkpoint.build(&device).unwrap();
+        checkpoint.arithmetic = Arithmetic::Bf16;
+        let rounded = checkpoint.build(&device).unwrap();
+        let pictures = pixels(&checkpoint, &golden, &device);
+        let encode = |clip: &Clip| {
+            [clip.encode_image(pictures.clone()), clip.encode_text(&tokens(&golden)).unwrap()]
+        };
+        for (f32, bf16) in encode(&plain).iter().zip(encode(&rounded)) {
+            let cosines = cosines(f32, &bf16);
+            assert!(cosines.iter().all(|c| *c >= 0.9995), "{model}: {cosines:?}");
+            assert_ne!(values(f32.clone()), values(bf16), "{model}: nothing was rounded");
+        }
+        // Where a gradient is asked for, all is as in f32.
+        let gradient = |clip: &Clip| {
+            let x = pictures.clone().autodiff().require_grad();
+            let y = clip.encode_image(x.clone());
+            values(x.grad(&y.sum().backward()).unwrap())
+        };
+        assert_eq!(gradient(&plain), gradient(&rounded), "{model}");
     }
 }
 

@@ -29,10 +29,12 @@ pub mod composed;
 mod device;
 mod extension;
 mod kernels;
+mod packed;
 
 pub use allocator::keep_freed_memory;
 pub use device::device;
 pub use kernels::activation::Activation;
+pub use packed::{PackedWeight, conv2d_bf16, linear_bf16};
 
 use burn::{
     backend::Dispatch,

@@ -8,7 +8,7 @@ use crate::{
 use burn::tensor::Device;
 use clipguard_data::{DataError, Source};
 use clipguard_model::{
-    Architecture, Checkpoint, Preprocess, Template, Weights, checkpoint::hex,
+    Architecture, Arithmetic, Checkpoint, Preprocess, Template, Weights, checkpoint::hex,
     weights::write_atomically,
 };
 use serde_json::json;
@@ -240,6 +240,7 @@ impl Run {
             weights,
             digest: String::new(),
             warnings: Vec::new(),
+            arithmetic: Arithmetic::F32,
         }
     }
 

@@ -3,7 +3,7 @@
 use burn::tensor::{Device, Tensor, TensorData};
 use clipguard_data::Stream;
 use clipguard_model::{
-    Architecture, Clip, Parameters, Pass, Preprocess, parameters::initial_weights,
+    Architecture, Arithmetic, Clip, Parameters, Pass, Preprocess, parameters::initial_weights,
     parameters::is_buffer,
 };
 use std::{cell::RefCell, path::Path};
@@ -50,10 +50,14 @@ fn tiny() -> Architecture {
     Architecture::from_json(&config, Path::new("tiny")).unwrap()
 }
 
-pub(crate) fn case(tower: &str, batch: usize, work: &str) -> Case {
+/// A case, if there is one: in bf16 there are only forward passes of CLIP's towers.
+pub(crate) fn case(tower: &str, batch: usize, work: &str, arithmetic: Arithmetic) -> Option<Case> {
     let work = Work::read(work);
+    if arithmetic == Arithmetic::Bf16 && (work != Work::Forward || tower == "resnet-18") {
+        return None;
+    }
     let architecture = match tower {
-        "resnet-18" => return resnet::case(batch, work),
+        "resnet-18" => return Some(resnet::case(batch, work)),
         "tiny" => tiny(),
         "rn50" => Architecture::named("RN50").unwrap(),
         _ => Architecture::named("ViT-B-32").unwrap(),
@@ -71,7 +75,7 @@ pub(crate) fn case(tower: &str, batch: usize, work: &str) -> Case {
         work == Work::Parameters && !is_buffer(name) && pictures != of_texts
     };
     let weights = initial_weights(&architecture, 0);
-    let parameters = Parameters::with(&weights, &device, learns);
+    let parameters = Parameters::with(&weights, &device, learns).computing(arithmetic);
     let leaves: Vec<Tensor<1>> = parameters.leaves().map(|(_, leaf)| leaf.clone()).collect();
     let x = pixels(batch, side, &device);
     // A graph is used up by its backward pass, so every call has its own, as in training.
@@ -82,7 +86,7 @@ pub(crate) fn case(tower: &str, batch: usize, work: &str) -> Case {
     let mut row = vec![320; 77];
     (row[0], row[76]) = (49_406, 49_407);
     let rows = vec![row; batch];
-    Box::new(move || {
+    Some(Box::new(move || {
         let clip = fixed.clone().unwrap_or_else(&build);
         let seen = RefCell::new(Vec::new());
         let x = match work {
@@ -95,7 +99,7 @@ pub(crate) fn case(tower: &str, batch: usize, work: &str) -> Case {
             _ => clip.encode_image(x.clone()),
         };
         finish(z, &x, &leaves, work);
-    })
+    }))
 }
 
 /// Carries the work out: computes the result, or the gradients that were asked for.

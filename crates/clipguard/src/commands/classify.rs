@@ -4,7 +4,7 @@ use crate::{
     failure::Failure,
     output::{WIDTH, print},
     pictures::{Prepared, load_all, name_skipped, next_batch, pixels, values},
-    session::Session,
+    session::{ModelArgs, Session},
 };
 use clipguard_data::{LoaderOptions, scenes, shown};
 use clipguard_evaluate::{
@@ -35,12 +35,8 @@ const ROWS: usize = 500;
     Classes: names separated by commas, a file with one name a line, or a built-in list \
     (imagenet1k, cifar10, scenes, ...).")]
 pub(crate) struct Args {
-    /// `embedded`, a folder of open_clip or Hugging Face, ARCH@FILE, or hf:ORG/NAME.
-    #[arg(long, default_value = "embedded")]
-    model: String,
-    /// Side of the pictures in pixels, where it is not the model's (vision transformers).
-    #[arg(long, value_name = "PIXELS")]
-    image_size: Option<usize>,
+    #[command(flatten)]
+    model: ModelArgs,
     /// Names with commas between, a file, or a built-in list; the embedded model has its own.
     #[arg(long, value_name = "a,b,c|FILE|LIST")]
     classes: Option<String>,
@@ -64,7 +60,7 @@ pub(crate) struct Args {
 impl Args {
     fn classes(&self) -> Result<ClassList, Failure> {
         let Some(asked) = &self.classes else {
-            return match self.model.as_str() {
+            return match self.model.model.as_str() {
                 "embedded" => Ok(scene_names()?),
                 _ => Err(Failure::Usage(
                     "--classes is missing: names such as `--classes cat,dog`, a file with one \
@@ -88,7 +84,7 @@ impl Args {
         Ok(match &self.templates {
             Some(asked) => template_set(asked)?,
             // The embedded model's own set knows articles and plurals.
-            None if self.model == "embedded" => template_set("scenes")?,
+            None if self.model.model == "embedded" => template_set("scenes")?,
             // A published list comes with its published templates.
             None => template_set(classes.name()).or_else(|_| template_set("simple"))?,
         })
@@ -174,8 +170,7 @@ pub(crate) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
     let classes = args.classes()?;
     let open = |path: &String| clipguard_data::open(path, &clipguard_data::Options::default());
     let sources = args.paths.iter().map(open).collect::<Result<Vec<_>, _>>()?;
-    let checkpoint = crate::session::model(&args.model, args.image_size)?;
-    checkpoint.warnings.iter().for_each(|warning| session.say(format!("warning: {warning}")));
+    let checkpoint = args.model.open(session)?;
     let templates = args.templates(&classes)?;
     let classifier = Classifier::new(&checkpoint, classes.names(), &templates, &session.device)?;
     let resize = classifier.clip.preprocess().resize;

@@ -8,7 +8,7 @@ use crate::{
     failure::Failure,
     output::{print, print_json, special_note},
     pictures::{Prepared, embed, load, name_skipped, next_batch},
-    session::Session,
+    session::{ModelArgs, Session},
     tensor_file::{MAX_HEADER, Spool, assemble, folder_of},
 };
 use clipguard_data::{LoaderOptions, Skipped, Source};
@@ -41,12 +41,8 @@ use texts::Texts;
     clipguard embed --images pairs/{00000..00009}.tar --out embeddings/       for clip-retrieval\n  \
     clipguard embed --images photos/ --texts queries.txt --out search.safetensors")]
 pub(crate) struct Args {
-    /// `embedded`, a folder of open_clip or Hugging Face, ARCH@FILE, or hf:ORG/NAME.
-    #[arg(long, default_value = "embedded")]
-    model: String,
-    /// Side of the pictures in pixels, where it is not the model's (vision transformers).
-    #[arg(long, value_name = "PIXELS")]
-    image_size: Option<usize>,
+    #[command(flatten)]
+    model: ModelArgs,
     /// Pictures: a file, a folder, WebDataset shards, `scenes:COUNT`, `embedded`, ...
     #[arg(long, value_name = "SRC")]
     images: String,
@@ -62,9 +58,9 @@ pub(crate) struct Args {
     /// The layout; without it the name of `--out` tells.
     #[arg(long, value_enum)]
     layout: Option<Layout>,
-    /// Precision of a folder's numbers.
+    /// Type of a folder's numbers.
     #[arg(long, value_enum, default_value = "f16")]
-    precision: Bits,
+    dtype: Bits,
     /// Positions of the source in a part of a folder.
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
     part_size: u64,
@@ -88,7 +84,7 @@ enum Layout {
     ClipRetrieval,
 }
 
-/// Precisions of numbers in .npy files.
+/// Types of numbers in .npy files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Bits {
     F16,
@@ -127,8 +123,7 @@ struct Rows {
 pub(crate) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
     let layout = layout(args)?;
     let texts = args.texts.as_deref().map(read_texts).transpose()?;
-    let checkpoint = crate::session::model(&args.model, args.image_size)?;
-    checkpoint.warnings.iter().for_each(|warning| session.say(format!("warning: {warning}")));
+    let checkpoint = args.model.open(session)?;
     let (name, digest) = (checkpoint.name.clone(), checkpoint.digest.clone());
     let about = Model { clip: checkpoint.into_clip(&session.device)?, name, digest };
     let source = clipguard_data::open(&args.images, &clipguard_data::Options::default())?;
@@ -215,6 +210,7 @@ fn one_file(
     let metadata = json!({
         "model": name,
         "digest": digest,
+        "precision": args.model.precision.name(),
         "images": args.images,
         "shard": args.shard.map(|(i, n)| format!("{i}/{n}")),
         "keys": rows.keys,
@@ -231,7 +227,7 @@ fn one_file(
     if session.json {
         return print_json(&json!({
             "out": args.out,
-            "model": args.model,
+            "model": args.model.model,
             "images": pictures,
             "texts": text_rows,
             "dimensions": dim,

@@ -26,6 +26,33 @@ fn a_device_that_cannot_be_had_is_refused_with_what_would_be_right() {
     assert!(!fs::read_to_string(run.join("plan.toml")).unwrap().contains("device"));
 }
 
+#[test]
+fn products_in_bf16_answer_nearly_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = |precision: &str| -> Vec<Vec<f32>> {
+        let out = folder.path().join(format!("{precision}.safetensors"));
+        let embed =
+            ["embed", "--images", "embedded", "--precision", precision, "--out", text(&out)];
+        clipguard(&embed).ended(0, &[]);
+        let bytes = fs::read(&out).unwrap();
+        let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let image = file.tensor("image").unwrap();
+        let (values, _) = image.data().as_chunks();
+        let values: Vec<f32> = values.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+        values.chunks_exact(image.shape()[1]).map(<[f32]>::to_vec).collect()
+    };
+    let (plain, rounded) = (rows("f32"), rows("bf16"));
+    assert_ne!(plain, rounded);
+    for (a, b) in plain.iter().zip(&rounded) {
+        let cosine: f32 = a.iter().zip(b).map(|(a, b)| a * b).sum();
+        assert!(cosine >= 0.9995, "{cosine}");
+    }
+    let classify = ["classify", "--precision", "bf16", "--purify", "clipure-cos", "scenes:2"];
+    clipguard(&classify).ended(0, &[]);
+    clipguard(&["embed", "--images", "embedded", "--precision", "f16", "--out", "x.safetensors"])
+        .ended(2, &["possible values: f32, bf16"]);
+}
+
 /// Runs only where `$CLIPGUARD_DEVICE` names a device of this build.
 #[test]
 fn another_device_answers_as_the_processor_does() {

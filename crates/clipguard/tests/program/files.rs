@@ -95,7 +95,8 @@ fn parts_of_embeddings_depend_neither_on_shards_nor_on_interruptions() {
     let told = embed(&whole, &[]).ended(0, &[]).json();
     assert_eq!((&told["images"], &told["parts"]), (&json!(5), &json!(1)));
     assert_eq!(files(&whole), all);
-    embed(&whole, &["--precision", "f32"]).ended(3, &["another `precision`"]);
+    embed(&whole, &["--dtype", "f32"]).ended(3, &["another `dtype`"]);
+    embed(&whole, &["--precision", "bf16"]).ended(3, &["another `precision`"]);
     // The metadata are a table as any other: the pictures' names and captions.
     let table = format!(
         "{}#image=image_path,caption=caption",
@@ -105,7 +106,7 @@ fn parts_of_embeddings_depend_neither_on_shards_nor_on_interruptions() {
     assert!(told.stderr.contains("00000"), "{}", told.stderr);
 
     let bare = path("bare");
-    embed(&bare, &["--no-captions", "--precision", "f32"]).ended(0, &[]);
+    embed(&bare, &["--no-captions", "--dtype", "f32"]).ended(0, &[]);
     let names = files(&bare);
     assert!(!names.keys().any(|name| name.contains("text_emb")));
     assert_eq!(names["img_emb/img_emb_0.npy"].len(), 128 + 5 * 16 * 4);

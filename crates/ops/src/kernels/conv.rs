@@ -6,8 +6,9 @@
 
 use super::{
     fresh::{in_rooms, in_tasks},
-    matmul::{self, Mat, product},
-    task_rows,
+    matmul::{Mat, product},
+    packed::{Packed, Source},
+    task_rows, winograd,
 };
 use rayon::prelude::*;
 
@@ -38,12 +39,18 @@ impl Shape {
         (self.w + 2 * self.pad - self.kernel) / self.stride + 1
     }
 
-    fn window(&self) -> usize {
+    /// Windows of a picture.
+    pub(super) fn windows(&self) -> usize {
+        self.out_h() * self.out_w()
+    }
+
+    /// Values of a window.
+    pub(super) fn window(&self) -> usize {
         self.kernel * self.kernel * self.c
     }
 
     /// Filters `[out, c, k, k]` in the order of a window, `[out, k*k*c]`.
-    fn filters(&self, weight: &[f32]) -> Vec<f32> {
+    pub(crate) fn filters(&self, weight: &[f32]) -> Vec<f32> {
         self.turned(weight, self.c, self.kernel * self.kernel)
     }
 
@@ -67,12 +74,12 @@ impl Shape {
     /// Pictures a task of the weight gradient gathers at once: the same for any number of threads, because
     /// bits depend on it.
     fn group(&self) -> usize {
-        TASK_ROWS.div_ceil(self.out_h() * self.out_w()).max(1)
+        TASK_ROWS.div_ceil(self.windows()).max(1)
     }
 
     /// Pictures of any other task.
-    fn pictures(&self) -> usize {
-        let rows = self.out_h() * self.out_w();
+    pub(super) fn pictures(&self) -> usize {
+        let rows = self.windows();
         task_rows(self.n * rows, TASK_ROWS, self.window() * self.out).div_ceil(rows.max(1)).max(1)
     }
 
@@ -105,9 +112,9 @@ impl Shape {
     }
 
     /// Windows of `pictures` as rows of a matrix `[pictures * out_h * out_w, kh*kw*c]`.
-    fn gather(&self, pictures: &[f32], columns: &mut Vec<f32>) {
+    pub(super) fn gather(&self, pictures: &[f32], columns: &mut Vec<f32>) {
         let (size, window) = (self.h * self.w * self.c, self.window());
-        let rows = self.out_h() * self.out_w();
+        let rows = self.windows();
         columns.resize(pictures.len() / size * rows * window, 0.0);
         let targets = columns.chunks_exact_mut(rows * window);
         for (picture, target) in pictures.chunks_exact(size).zip(targets) {
@@ -124,7 +131,7 @@ impl Shape {
     /// The adjoint of [`Shape::gather`]: adds every window entry to its source pixel.
     fn scatter(&self, columns: &[f32], pictures: &mut [f32]) {
         let (size, window) = (self.h * self.w * self.c, self.window());
-        let rows = self.out_h() * self.out_w();
+        let rows = self.windows();
         let sources = columns.chunks_exact(rows * window);
         for (picture, columns) in pictures.chunks_exact_mut(size).zip(sources) {
             super::vectorised(
@@ -146,36 +153,35 @@ impl Shape {
 }
 
 pub(crate) fn forward(s: &Shape, x: &[f32], weight: &[f32]) -> Vec<f32> {
-    let (size, rows) = (s.h * s.w * s.c, s.out_h() * s.out_w());
-    let filters = s.filters(weight);
-    let weight = Mat::new(&filters, s.out, s.window()).t();
-    let pictures = s.pictures();
-    let task = pictures * rows * s.out;
-    in_rooms(s.n * rows * s.out, task, Vec::new, |columns, i, room| {
-        let m = room.len() / s.out;
-        s.gather(&x[i * pictures * size..][..m / rows * size], columns);
-        matmul::rows_into(room, Mat::new(columns, m, s.window()), weight)
-    })
+    if winograd::is_for(s) {
+        return winograd::forward(s, x, weight);
+    }
+    Packed::<f32>::new(&s.filters(weight), s.window()).product(Source::Windows(s, x), None)
 }
 
 pub(crate) fn input_gradient(s: &Shape, g: &[f32], weight: &[f32]) -> Vec<f32> {
-    let (size, rows) = (s.h * s.w * s.c, s.out_h() * s.out_w());
-    let filters = s.filters(weight);
-    let weight = Mat::new(&filters, s.out, s.window());
+    if winograd::is_for(s) {
+        return winograd::input_gradient(s, g, weight);
+    }
+    let (size, rows) = (s.h * s.w * s.c, s.windows());
+    let filters = Packed::turned(&s.filters(weight), s.window());
     let pictures = s.pictures();
     in_rooms(s.n * size, pictures * size, Vec::new, |columns, i, room| {
         let dx = room.cleared();
         let m = dx.len() / size * rows;
         let g = &g[i * pictures * rows * s.out..][..m * s.out];
         columns.resize(m * s.window(), 0.0);
-        matmul::rows(columns, s.window(), Mat::new(g, m, s.out), weight, false);
+        filters.panels().rows(g, columns);
         s.scatter(columns, dx);
         dx
     })
 }
 
 pub(crate) fn weight_gradient(s: &Shape, g: &[f32], x: &[f32]) -> Vec<f32> {
-    let (size, rows) = (s.h * s.w * s.c, s.out_h() * s.out_w());
+    if winograd::is_for(s) {
+        return winograd::weight_gradient(s, g, x);
+    }
+    let (size, rows) = (s.h * s.w * s.c, s.windows());
     let groups = s.n.div_ceil(s.group());
     let part = groups.div_ceil(PARTS) * s.group();
     let parts: Vec<Vec<f32>> = x

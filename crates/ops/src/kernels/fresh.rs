@@ -9,14 +9,21 @@ use std::mem::MaybeUninit;
 pub(crate) struct Room<'a>(&'a mut [MaybeUninit<f32>]);
 
 impl<'a> Room<'a> {
+    /// Over values that are there already.
+    pub(crate) fn over(values: &'a mut [f32]) -> Self {
+        // SAFETY: the two are laid out alike, and what was a value stays one: a room is only written to, and
+        // always with values.
+        Room(unsafe { &mut *(std::ptr::from_mut(values) as *mut [MaybeUninit<f32>]) })
+    }
+
     /// Values it has room for.
     pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Where it begins: for those who write to all of it and then say so by [`Room::written`].
-    pub(crate) fn start(&mut self) -> *mut f32 {
-        self.0.as_mut_ptr().cast()
+    /// Room for values `from..to` of it.
+    pub(crate) fn part(&mut self, from: usize, to: usize) -> Room<'_> {
+        Room(&mut self.0[from..to])
     }
 
     /// The memory as values.

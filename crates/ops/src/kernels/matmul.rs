@@ -1,7 +1,6 @@
 //! A safe face for the `gemm` crate's matrix product, on one thread and on all.
 #![allow(unsafe_code)]
 
-use super::fresh::Room;
 use rayon::prelude::*;
 
 /// A matrix that lies in a slice with any non-negative strides (in elements).
@@ -39,11 +38,6 @@ impl<'a> Mat<'a> {
             col_stride: self.row_stride,
             ..self
         }
-    }
-
-    /// How many columns it has.
-    pub(crate) fn columns_count(&self) -> usize {
-        self.cols
     }
 
     /// Columns `start..end`.
@@ -239,25 +233,6 @@ pub(crate) fn rows(dst: &mut [f32], stride: usize, a: Mat<'_>, b: Mat<'_>, accum
     }
 }
 
-/// As [`rows`] into memory that nobody has written yet, rows without gaps.
-pub(crate) fn rows_into<'a>(mut room: Room<'a>, a: Mat<'_>, b: Mat<'_>) -> &'a mut [f32] {
-    let (m, n) = (a.rows, b.cols);
-    assert_eq!(room.len(), m * n, "room for another matrix");
-    assert_eq!(a.cols, b.rows, "inner dimensions differ");
-    if m < FEW || n < WIDE || is_shallow(a.cols) {
-        let dst = room.cleared();
-        rows(dst, n, a, b, false);
-        return dst;
-    }
-    for (start, a, b) in in_depth(a, b) {
-        // SAFETY: the room holds m rows of n values and is nobody else's. It has not been written when
-        // the first part comes, for which `accumulate` is off: then `gemm` does not read it.
-        unsafe { multiply(room.start(), n, a, b, 1.0, start > 0) };
-    }
-    // SAFETY: the first part has written every value: `gemm` writes dst[i, j] for all i < m, j < n.
-    unsafe { room.written() }
-}
-
 /// Whether the last part along the sum has too few terms, whatever the whole has.
 fn is_shallow(k: usize) -> bool {
     k == 0 || (1..SHALLOW).contains(&(k % DEPTH))
@@ -328,7 +303,7 @@ fn product_of_copies(dst: &mut [f32], stride: usize, a: Mat<'_>, b: Mat<'_>, acc
 
 #[cfg(test)]
 mod tests {
-    use super::{super::fresh::in_rooms, *};
+    use super::*;
 
     #[test]
     fn products_equal_the_definition_for_odd_shapes_and_transposes() {
@@ -396,8 +371,6 @@ mod tests {
                 way(&mut got, stride, left, right);
                 holds(&got, start, what);
             }
-            let new = in_rooms(m * n, m * n, || (), |(), _, room| rows_into(room, left, right));
-            assert_eq!(new, want, "rows_into: {m}x{k}x{n}");
         }
     }
 
@@ -420,18 +393,6 @@ mod tests {
                     let want = first(300, accumulate);
                     let mut together = vec![0.25; 300 * n];
                     rows_together(&mut together, n, Mat::new(&a, 300, k), b, accumulate);
-                    let new = in_rooms(
-                        300 * n,
-                        100 * n,
-                        || (),
-                        |(), i, room| {
-                            rows_into(room, Mat::new(&a[i * 100 * k..][..100 * k], 100, k), b)
-                        },
-                    );
-                    assert!(
-                        accumulate || new == first_rows(300, false),
-                        "{k}x{n}, into new memory"
-                    );
                     assert_eq!(together, first_rows(300, accumulate), "{k}x{n}, all threads");
                     for m in [1, 2, 3, 5, 16, 17, 28, 64, 65, 256] {
                         assert_eq!(first(m, accumulate), want, "{m}x{k}x{n}, {accumulate}");

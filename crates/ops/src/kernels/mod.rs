@@ -10,7 +10,9 @@ pub(crate) mod fresh;
 pub(crate) mod linear;
 pub(crate) mod matmul;
 pub(crate) mod norm;
+pub(crate) mod packed;
 pub(crate) mod pool;
+mod winograd;
 
 /// Multiplications from which a task is worth another thread: some 20 microseconds.
 const WORTH: usize = 1 << 19;

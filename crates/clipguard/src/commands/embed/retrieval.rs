@@ -97,9 +97,9 @@ impl<'a> Work<'a> {
 
     fn finish(&self, part: Part<'_>) -> Result<(), Failure> {
         let (files, columns) = (Files::of(&self.args.out, part.number), self.columns());
-        npy::write(&files.image, part.image, columns, self.args.precision)?;
+        npy::write(&files.image, part.image, columns, self.args.dtype)?;
         if let Some(texts) = part.texts {
-            npy::write(&files.text, texts.finish()?, columns, self.args.precision)?;
+            npy::write(&files.text, texts.finish()?, columns, self.args.dtype)?;
         }
         let mut table = vec![("image_path", Column::Text(part.keys))];
         if self.pairs {
@@ -177,7 +177,7 @@ pub(super) fn run(
     if session.json {
         return print_json(&json!({
             "out": args.out,
-            "model": args.model,
+            "model": args.model.model,
             "images": rows,
             "parts": parts,
             "texts": if pairs { rows } else { 0 },
@@ -208,7 +208,8 @@ fn prepare_folder(work: &Work<'_>) -> Result<(), Failure> {
         "images": work.args.images,
         "part_size": work.args.part_size,
         "captions": work.pairs,
-        "precision": match work.args.precision { Bits::F16 => "f16", Bits::F32 => "f32" },
+        "precision": work.args.model.precision.name(),
+        "dtype": match work.args.dtype { Bits::F16 => "f16", Bits::F32 => "f32" },
     });
     let path = out.join(SETTINGS);
     let Ok(bytes) = std::fs::read(&path) else {

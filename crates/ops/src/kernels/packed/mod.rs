@@ -1,0 +1,562 @@
+//! `y = x w^T + b` with a weight in the order in which the product reads it, in f32 or in bf16.
+//!
+//! The weight is brought into that order once, not by every task anew, and nothing else is moved: rows of
+//! `x` are read where they lie (in bf16 they are rounded first, to the nearest, ties to even). Products are
+//! summed in f32 in the order of the inputs: the bits of a row of `y` depend on that row, on `w` and on `b`
+//! alone. They differ in the last places between processors that multiply and add in one step, or pairs of
+//! bf16, and those that do not.
+#![allow(unsafe_code)]
+
+mod units;
+
+use super::{
+    WORTH,
+    conv::Shape,
+    fresh::{Room, in_rooms},
+    task_rows,
+};
+use half::bf16;
+use rayon::prelude::*;
+use units::{Exact, Plain, Unit, Widened};
+
+/// Columns of a panel.
+pub(crate) const WIDE: usize = 16;
+/// Words that are multiplied before the next ones: with them the rows of a task stay in the second cache
+/// and the panels of a tile are read from it.
+const DEPTH: usize = 256;
+/// Rows of a task at most; a multiple of the rows of every tile.
+const ROWS: usize = 120;
+/// Tasks of so few rows would spend their time on reading the weight.
+const FEW: usize = 24;
+/// Rows whose product takes as long as packing the weight.
+const PACKING: usize = 16;
+
+/// Two neighbours along the sum in bf16, the first in the low half.
+pub(crate) type Pair = u32;
+
+/// What a weight is kept in.
+pub(crate) trait Word: Copy + Default + Send + Sync + 'static {
+    /// Inputs of a word.
+    const INPUTS: usize;
+
+    /// The word of so many values, or of fewer at the end of a row.
+    fn of(values: &[f32]) -> Self;
+
+    /// Does `work` with the best that this processor has, in tiles that fit its registers.
+    fn on_best<T: Work<Self>>(work: T) -> T::Output;
+}
+
+/// Something to do with products.
+pub(crate) trait Work<W> {
+    type Output;
+
+    /// In tiles of `R` rows and `P` panels.
+    fn on<U: Unit<Word = W>, const R: usize, const P: usize>(self, unit: U) -> Self::Output;
+}
+
+impl Word for f32 {
+    const INPUTS: usize = 1;
+
+    fn of(values: &[f32]) -> Self {
+        values[0]
+    }
+
+    fn on_best<T: Work<Self>>(work: T) -> T::Output {
+        #[cfg(target_arch = "x86_64")]
+        {
+            use pulp::x86::{V3, V4};
+            if let Some(lanes) = V4::try_new() {
+                return work.on::<_, 8, 3>(Exact(lanes));
+            }
+            if let Some(lanes) = V3::try_new() {
+                return work.on::<_, 6, 1>(Exact(lanes));
+            }
+        }
+        work.on::<_, 4, 1>(Exact(Plain))
+    }
+}
+
+impl Word for Pair {
+    const INPUTS: usize = 2;
+
+    fn of(values: &[f32]) -> Self {
+        let bits = |i: usize| values.get(i).map_or(0, |v| bf16::from_f32(*v).to_bits());
+        Self::from(bits(0)) | Self::from(bits(1)) << 16
+    }
+
+    fn on_best<T: Work<Self>>(work: T) -> T::Output {
+        #[cfg(target_arch = "x86_64")]
+        {
+            use pulp::x86::{V3, V4};
+            if let Some(unit) = units::x86::Dot::detected() {
+                return work.on::<_, 8, 3>(unit);
+            }
+            if let Some(lanes) = V4::try_new() {
+                return work.on::<_, 8, 3>(Widened(lanes));
+            }
+            if let Some(lanes) = V3::try_new() {
+                return work.on::<_, 6, 1>(Widened(lanes));
+            }
+        }
+        work.on::<_, 4, 1>(Widened(Plain))
+    }
+}
+
+/// A weight `[outputs, inputs]` in panels of 16 outputs.
+pub(crate) struct Packed<W> {
+    /// Panel by panel, word by word, what belongs to the panel's outputs; zero where there are none.
+    words: Vec<[W; WIDE]>,
+    outputs: usize,
+    inputs: usize,
+}
+
+impl<W: Word> Packed<W> {
+    /// Packs a weight `[outputs, inputs]`, on all threads.
+    pub(crate) fn new(weight: &[f32], inputs: usize) -> Self {
+        assert!(inputs > 0 && weight.len().is_multiple_of(inputs), "a weight of whole rows");
+        let outputs = weight.len() / inputs;
+        let deep = inputs.div_ceil(W::INPUTS);
+        let mut words = vec![[W::default(); WIDE]; outputs.div_ceil(WIDE) * deep];
+        let panels = words.par_chunks_mut(deep).zip(weight.par_chunks(WIDE * inputs));
+        panels.for_each(|(panel, rows)| pack(panel, rows, inputs));
+        Self { words, outputs, inputs }
+    }
+
+    /// Rows of the weight.
+    pub(crate) fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// Columns of the weight.
+    pub(crate) fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    /// `x w^T + b` of the rows of a source, on all threads.
+    pub(crate) fn product(&self, x: Source<'_>, bias: Option<&[f32]>) -> Vec<f32> {
+        W::on_best(Product { panels: self.panels(), x, bias })
+    }
+
+    /// As something to multiply rows with on one thread.
+    pub(crate) fn panels(&self) -> Panels<'_, W> {
+        let apart = self.inputs.div_ceil(W::INPUTS);
+        Panels { words: &self.words, apart, outputs: self.outputs, inputs: self.inputs }
+    }
+}
+
+impl Packed<f32> {
+    /// Packs a weight `[inputs, outputs]`, on all threads.
+    pub(crate) fn turned(weight: &[f32], outputs: usize) -> Self {
+        assert!(outputs > 0 && weight.len().is_multiple_of(outputs), "a weight of whole rows");
+        let inputs = weight.len() / outputs;
+        let mut words = vec![[0.0; WIDE]; outputs.div_ceil(WIDE) * inputs];
+        words.par_chunks_mut(inputs.max(1)).enumerate().for_each(|(p, panel)| {
+            let width = WIDE.min(outputs - p * WIDE);
+            for (to, row) in panel.iter_mut().zip(weight.chunks_exact(outputs)) {
+                let row = &row[p * WIDE..][..width];
+                match row.first_chunk() {
+                    Some(row) => *to = *row,
+                    None => to[..width].copy_from_slice(row),
+                }
+            }
+        });
+        Self { words, outputs, inputs }
+    }
+
+    /// `x w^T + b` of a few rows: packing the weight is most of the work, so every task packs the part that
+    /// it multiplies with.
+    pub(crate) fn product_of_few(
+        x: &[f32],
+        inputs: usize,
+        outputs: usize,
+        part: impl Fn([usize; 2]) -> Self + Sync,
+        bias: Option<&[f32]>,
+    ) -> Vec<f32> {
+        let rows = x.len() / inputs;
+        let work = inputs * (rows + PACKING);
+        let wide = WORTH.div_ceil(work.max(1)).max(3 * WIDE).next_multiple_of(WIDE);
+        let columns: Vec<Vec<f32>> = (0..outputs.div_ceil(wide))
+            .into_par_iter()
+            .map(|i| {
+                let own = [i * wide, ((i + 1) * wide).min(outputs)];
+                let bias = bias.map(|b| &b[own[0]..own[1]]);
+                let mut y = vec![0.0; rows * (own[1] - own[0])];
+                f32::on_best(Rows {
+                    panels: part(own).panels(),
+                    x,
+                    bias,
+                    room: Room::over(&mut y),
+                });
+                y
+            })
+            .collect();
+        if columns.len() == 1 {
+            return columns.concat();
+        }
+        let mut y = Vec::with_capacity(rows * outputs);
+        for row in 0..rows {
+            for columns in &columns {
+                let width = columns.len() / rows;
+                y.extend_from_slice(&columns[row * width..][..width]);
+            }
+        }
+        y
+    }
+}
+
+/// Packs at most sixteen rows.
+#[inline(always)]
+fn pack<W: Word>(panel: &mut [[W; WIDE]], rows: &[f32], inputs: usize) {
+    // As many words as make up a line of the cache of every row.
+    let block = WIDE / W::INPUTS;
+    for (i, to) in panel.chunks_mut(block).enumerate() {
+        for (lane, row) in rows.chunks_exact(inputs).enumerate() {
+            let row = &row[i * WIDE..];
+            for (to, values) in to.iter_mut().zip(row.chunks(W::INPUTS)) {
+                to[lane] = W::of(values);
+            }
+        }
+    }
+}
+
+/// A packed weight, or one of several that lie together.
+#[derive(Clone, Copy)]
+pub(crate) struct Panels<'a, W> {
+    words: &'a [[W; WIDE]],
+    /// Words from one panel to the next.
+    apart: usize,
+    outputs: usize,
+    inputs: usize,
+}
+
+impl<'a, W: Word> Panels<'a, W> {
+    /// A weight whose panels begin at the first word, `apart` from each other.
+    ///
+    /// # Panics
+    /// When there are fewer words.
+    pub(crate) fn new(words: &'a [[W; WIDE]], apart: usize, outputs: usize, inputs: usize) -> Self {
+        let deep = inputs.div_ceil(W::INPUTS);
+        let end = outputs.div_ceil(WIDE).checked_sub(1).map_or(0, |last| last * apart + deep);
+        assert!(inputs > 0 && deep <= apart && end <= words.len(), "panels that do not fit");
+        Self { words, apart, outputs, inputs }
+    }
+
+    /// `x w^T` of rows without gaps, on one thread, over what is in `y`.
+    ///
+    /// # Panics
+    /// When `y` is of another size.
+    pub(crate) fn rows(self, x: &[f32], y: &mut [f32]) {
+        W::on_best(Rows { panels: self, x, bias: None, room: Room::over(y) });
+    }
+
+    /// Words `from..to` of a panel.
+    #[inline(always)]
+    fn panel(self, panel: usize, [from, to]: [usize; 2]) -> &'a [[W; WIDE]] {
+        &self.words[panel * self.apart + from..panel * self.apart + to]
+    }
+
+    /// Outputs of panels `first..end`.
+    fn width(self, [first, end]: [usize; 2]) -> usize {
+        (end * WIDE).min(self.outputs) - first * WIDE
+    }
+
+    /// The rows of `x` times some panels, on one thread.
+    fn all_rows<'r, U: Unit<Word = W>, const R: usize, const P: usize>(
+        self,
+        unit: U,
+        x: &[f32],
+        bias: Option<&[f32]>,
+        panels: [usize; 2],
+        space: &mut Vec<U::Input>,
+        mut room: Room<'r>,
+    ) -> &'r mut [f32] {
+        let (rows, width) = (x.len() / self.inputs, self.width(panels));
+        assert_eq!(room.len(), rows * width, "room for another matrix");
+        for (i, x) in x.chunks(ROWS * self.inputs).enumerate() {
+            let begin = i * ROWS * width;
+            let own = room.part(begin, begin + x.len() / self.inputs * width);
+            unit.run(
+                #[inline(always)]
+                || {
+                    let y = match bias {
+                        Some(bias) => own.rows_of(&bias[panels[0] * WIDE..][..width]),
+                        None => own.cleared(),
+                    };
+                    self.add::<U, R, P>(unit, x, panels, space, y);
+                },
+            );
+        }
+        // SAFETY: the parts are the whole room, and each has become values.
+        unsafe { room.written() }
+    }
+
+    /// Adds at most [`ROWS`] rows of `x` times panels `first..end` to `y`.
+    #[inline(always)]
+    fn add<U: Unit<Word = W>, const R: usize, const P: usize>(
+        self,
+        unit: U,
+        x: &[f32],
+        [first, end]: [usize; 2],
+        space: &mut Vec<U::Input>,
+        y: &mut [f32],
+    ) {
+        let (deep, width) = (self.inputs.div_ceil(W::INPUTS), self.width([first, end]));
+        for begin in (0..deep).step_by(DEPTH) {
+            let words = [begin, (begin + DEPTH).min(deep)];
+            let x = U::inputs(x, self.inputs, words, space);
+            let mut p = first;
+            while p < end {
+                let at = (p - first) * WIDE;
+                let panel = |i: usize| self.panel(p + i, words);
+                p += match end - p {
+                    // Two and two keep a processor busier than three and one.
+                    left if left >= P && !(P == 3 && left == 4) => {
+                        let own: [_; P] = std::array::from_fn(panel);
+                        strip::<U, R, P>(unit, x, own, y, width, at);
+                        P
+                    }
+                    left if P > 2 && left >= 2 => {
+                        let own = [panel(0), panel(1)];
+                        strip::<U, R, 2>(unit, x, own, y, width, at);
+                        2
+                    }
+                    _ => {
+                        let own = [panel(0)];
+                        strip::<U, R, 1>(unit, x, own, y, width, at);
+                        1
+                    }
+                };
+            }
+        }
+    }
+}
+
+/// [`Packed::product`].
+struct Product<'a, W> {
+    panels: Panels<'a, W>,
+    x: Source<'a>,
+    bias: Option<&'a [f32]>,
+}
+
+impl<W: Word> Work<W> for Product<'_, W> {
+    type Output = Vec<f32>;
+
+    fn on<U: Unit<Word = W>, const R: usize, const P: usize>(self, unit: U) -> Vec<f32> {
+        const { assert!(ROWS.is_multiple_of(R)) };
+        let Self { panels, x, bias } = self;
+        let (inputs, outputs) = (panels.inputs, panels.outputs);
+        assert!(bias.is_none_or(|b| b.len() == outputs), "a bias for every output");
+        let (rows, count) = (x.rows(inputs), outputs.div_ceil(WIDE));
+        let many = x.task(rows, inputs * outputs).next_multiple_of(x.unit(R));
+        if many >= FEW || rows == 0 {
+            let task = many * outputs;
+            return in_rooms(rows * outputs, task, Space::<U>::default, |space, i, room| {
+                let from = i * many;
+                let own = [from, from + room.len() / outputs];
+                let x = x.read(own, inputs, &mut space.gathered);
+                let all = [0, count];
+                panels.all_rows::<U, R, P>(unit, x, bias, all, &mut space.inputs, room)
+            });
+        }
+        // Few rows are cut into columns, which are brought together afterwards.
+        let parts = (2 * rayon::current_num_threads()).min(count);
+        let own = |i: usize| [i * count / parts, (i + 1) * count / parts];
+        let columns: Vec<Vec<f32>> = (0..parts)
+            .into_par_iter()
+            .map(|i| {
+                let size = rows * panels.width(own(i));
+                in_rooms(size, size, Space::<U>::default, |space, _, room| {
+                    let x = x.read([0, rows], inputs, &mut space.gathered);
+                    panels.all_rows::<U, R, P>(unit, x, bias, own(i), &mut space.inputs, room)
+                })
+            })
+            .collect();
+        let mut y = Vec::with_capacity(rows * outputs);
+        for row in 0..rows {
+            for (i, columns) in columns.iter().enumerate() {
+                let width = panels.width(own(i));
+                y.extend_from_slice(&columns[row * width..][..width]);
+            }
+        }
+        y
+    }
+}
+
+/// [`Panels::rows`].
+struct Rows<'a, 'r, W> {
+    panels: Panels<'a, W>,
+    x: &'a [f32],
+    bias: Option<&'a [f32]>,
+    room: Room<'r>,
+}
+
+impl<W: Word> Work<W> for Rows<'_, '_, W> {
+    type Output = ();
+
+    fn on<U: Unit<Word = W>, const R: usize, const P: usize>(self, unit: U) {
+        let Self { panels, x, bias, room } = self;
+        let all = [0, panels.outputs.div_ceil(WIDE)];
+        panels.all_rows::<U, R, P>(unit, x, bias, all, &mut Vec::new(), room);
+    }
+}
+
+/// Where the rows of a product come from.
+#[derive(Clone, Copy)]
+pub(crate) enum Source<'a> {
+    /// A matrix.
+    Rows(&'a [f32]),
+    /// The windows of pictures.
+    Windows(&'a Shape, &'a [f32]),
+}
+
+impl Source<'_> {
+    fn rows(&self, inputs: usize) -> usize {
+        match self {
+            Self::Rows(x) => {
+                assert!(x.len().is_multiple_of(inputs), "whole rows of inputs");
+                x.len() / inputs
+            }
+            Self::Windows(shape, _) => {
+                assert_eq!(shape.window(), inputs, "windows of another size");
+                shape.n * shape.windows()
+            }
+        }
+    }
+
+    /// Rows a task should have.
+    fn task(&self, rows: usize, multiplications_a_row: usize) -> usize {
+        match self {
+            Self::Rows(_) => task_rows(rows, ROWS, multiplications_a_row),
+            Self::Windows(shape, _) => shape.pictures() * shape.windows(),
+        }
+    }
+
+    /// Tasks have a multiple of so many.
+    fn unit(&self, tile: usize) -> usize {
+        match self {
+            Self::Rows(_) => tile,
+            Self::Windows(shape, _) => shape.windows().max(1),
+        }
+    }
+
+    /// Rows `from..to`.
+    fn read<'a>(
+        &'a self,
+        [from, to]: [usize; 2],
+        inputs: usize,
+        space: &'a mut Vec<f32>,
+    ) -> &'a [f32] {
+        match self {
+            Self::Rows(x) => &x[from * inputs..to * inputs],
+            Self::Windows(shape, x) => {
+                let size = shape.h * shape.w * shape.c;
+                let picture = |row: usize| row / shape.windows().max(1) * size;
+                shape.gather(&x[picture(from)..picture(to)], space);
+                space
+            }
+        }
+    }
+}
+
+/// Memory that the tasks of a thread share.
+struct Space<U: Unit> {
+    gathered: Vec<f32>,
+    inputs: Vec<U::Input>,
+}
+
+impl<U: Unit> Default for Space<U> {
+    fn default() -> Self {
+        Self { gathered: Vec::new(), inputs: Vec::new() }
+    }
+}
+
+/// Adds all tiles of rows times `P` panels to the rows of `y`, `width` apart, from column `at` on.
+#[inline(always)]
+fn strip<U: Unit, const R: usize, const P: usize>(
+    unit: U,
+    (x, apart): (&[U::Input], usize),
+    panels: [&[[U::Word; WIDE]]; P],
+    y: &mut [f32],
+    width: usize,
+    at: usize,
+) {
+    let (rows, deep) = (y.len() / width, panels[0].len());
+    for (t, y) in y.chunks_mut(R * width).enumerate() {
+        let mut own: [&[U::Input]; R] = [&[]; R];
+        for (r, own) in own.iter_mut().enumerate() {
+            // Behind the last row the last one stands again.
+            *own = &x[(t * R + r).min(rows - 1) * apart..][..deep];
+        }
+        tile::<U, R, P>(unit, own, panels, y, width, at);
+    }
+}
+
+/// Adds `R` rows times `P` panels to the rows of `y`, `width` apart, from column `at` on. There may be fewer
+/// rows and columns.
+#[inline(always)]
+fn tile<U: Unit, const R: usize, const P: usize>(
+    unit: U,
+    x: [&[U::Input]; R],
+    panels: [&[[U::Word; WIDE]]; P],
+    y: &mut [f32],
+    width: usize,
+    at: usize,
+) {
+    if y.len() == R * width && width >= at + P * WIDE {
+        return whole::<U, R, P>(unit, x, panels, y, width, at);
+    }
+    let columns = (P * WIDE).min(width - at);
+    let mut all = [[[0.0f32; WIDE]; P]; R];
+    for (all, y) in all.iter_mut().zip(y.chunks_exact(width)) {
+        all.as_flattened_mut()[..columns].copy_from_slice(&y[at..at + columns]);
+    }
+    whole::<U, R, P>(unit, x, panels, all.as_flattened_mut().as_flattened_mut(), P * WIDE, 0);
+    for (all, y) in all.iter().zip(y.chunks_exact_mut(width)) {
+        y[at..at + columns].copy_from_slice(&all.as_flattened()[..columns]);
+    }
+}
+
+/// [`tile`] where there is all of it.
+#[inline(always)]
+fn whole<U: Unit, const R: usize, const P: usize>(
+    unit: U,
+    mut x: [&[U::Input]; R],
+    mut panels: [&[[U::Word; WIDE]]; P],
+    y: &mut [f32],
+    width: usize,
+    at: usize,
+) {
+    let deep = panels[0].len();
+    for x in &mut x {
+        *x = &x[..deep];
+    }
+    for panel in &mut panels {
+        *panel = &panel[..deep];
+    }
+    let mut sums: [[U::Sum; P]; R] = std::array::from_fn(|r| {
+        let (y, _) = y[r * width + at..][..P * WIDE].as_chunks();
+        std::array::from_fn(|p| unit.sum(&y[p]))
+    });
+    for step in 0..U::STEPS {
+        for i in 0..deep {
+            let mut own = [unit.weight(&panels[0][i], step); P];
+            for p in 1..P {
+                own[p] = unit.weight(&panels[p][i], step);
+            }
+            for r in 0..R {
+                for p in 0..P {
+                    sums[r][p] = unit.multiply_add(sums[r][p], x[r][i], own[p], step);
+                }
+            }
+        }
+    }
+    for (r, sums) in sums.into_iter().enumerate() {
+        let (y, _) = y[r * width + at..][..P * WIDE].as_chunks_mut();
+        for (y, sum) in y.iter_mut().zip(sums) {
+            *y = unit.values(sum);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
