@@ -10,14 +10,18 @@
 //! - Pictures are channels-last, `[batch, height, width, channels]`, between the operations: a 1x1
 //!   convolution is then a plain product and BatchNorm a normalisation of columns.
 //! - Only gradients that are asked for are computed: to pixels costs no weight gradients.
-//! - `unsafe` occurs in three modules, each with its proofs: the call of the `gemm` crate behind checked
-//!   shapes (`matmul`), results in memory that was not cleared before (`fresh`), and one setting of the
-//!   allocator. `.ci/sanitise` runs the kernels' tests under the address sanitiser.
+//! - Products with a weight are the crate's own (`packed`): the weight is brought into the order of the
+//!   registers once for all tasks, in f32 or in bf16. Convolutions of 3x3 and stride 1 go by Winograd's
+//!   F(2x2, 3x3), forward and both gradients. What is left to the `gemm` crate are attention and the
+//!   gradients of weights.
+//! - `unsafe` occurs in four modules, each with its proofs: the call of the `gemm` crate behind checked
+//!   shapes (`matmul`), results in memory that was not cleared before (`fresh`), instructions that multiply
+//!   bf16 (`packed`), and one setting of the allocator. `.ci/sanitise` runs the kernels' tests under the
+//!   address sanitiser.
 //! - Elementwise loops are plain Rust, compiled for AVX-512, AVX2 and the baseline and chosen at
-//!   run time. Multiplications and additions are not contracted, so only the products of `gemm`
+//!   run time. Multiplications and additions are contracted in products alone, so only these
 //!   may differ in the last bit between processors. Bits depend neither on the number of threads
 //!   nor, for one sample in evaluation, on the other samples of its batch.
-//!
 //! - On graphics cards (cargo features `wgpu`, `vulkan`, `metal` and `cuda`), and in other precisions than f32,
 //!   every operation is [`composed`] of the framework's functions.
 //!

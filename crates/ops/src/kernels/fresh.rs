@@ -9,13 +9,6 @@ use std::mem::MaybeUninit;
 pub(crate) struct Room<'a>(&'a mut [MaybeUninit<f32>]);
 
 impl<'a> Room<'a> {
-    /// Over values that are there already.
-    pub(crate) fn over(values: &'a mut [f32]) -> Self {
-        // SAFETY: the two are laid out alike, and what was a value stays one: a room is only written to, and
-        // always with values.
-        Room(unsafe { &mut *(std::ptr::from_mut(values) as *mut [MaybeUninit<f32>]) })
-    }
-
     /// Values it has room for.
     pub(crate) fn len(&self) -> usize {
         self.0.len()

@@ -27,7 +27,7 @@ const TILES: usize = 32;
 /// Patches whose products the gradient of a weight adds up at once.
 const SUMMED: usize = 128;
 /// Values of all patches that it keeps at once.
-const KEPT: usize = 1 << 22;
+const KEPT: usize = 1 << 20;
 
 /// Sixteen channels.
 type Lanes = [f32; WIDE];
@@ -101,11 +101,11 @@ impl Tiles {
         [tile / across / down, tile / across % down, tile % across]
     }
 
-    /// Patches `B^T d B` of tiles `from..to`, place by place.
+    /// Patches `B^T d B` of tiles `from..to`.
     fn patches(&self, x: &[f32], [from, to]: [usize; 2], patches: &mut Vec<f32>) {
         let (c, [h, w]) = (self.channels[0], self.sides[0]);
-        let size = apart(to - from, c);
-        patches.resize(PLACES * size, 0.0);
+        let next = apart(to - from, c);
+        patches.resize(PLACES * next, 0.0);
         vectorised(
             #[inline(always)]
             || {
@@ -121,22 +121,22 @@ impl Tiles {
                         }
                     }
                     for at in (0..c).step_by(WIDE) {
-                        let mut d = [[0.0; WIDE]; PLACES];
+                        let mut d = [read(&[], 0); PLACES];
                         for (d, pixel) in d.iter_mut().zip(&source) {
                             *d = read(pixel, at);
                         }
-                        write_all(patches, size, (tile - from) * c + at, &lanes(&d, patch));
+                        write_all(patches, (tile - from) * c + at, next, &lanes(&d, patch));
                     }
                 }
             },
         );
     }
 
-    /// `A g A^T` of the results of tiles `from..to`, place by place.
+    /// `A g A^T` of the results of tiles `from..to`.
     fn spread(&self, g: &[f32], [from, to]: [usize; 2], patches: &mut Vec<f32>) {
         let (out, [h, w]) = (self.channels[1], self.sides[1]);
-        let size = apart(to - from, out);
-        patches.resize(PLACES * size, 0.0);
+        let next = apart(to - from, out);
+        patches.resize(PLACES * next, 0.0);
         vectorised(
             #[inline(always)]
             || {
@@ -151,11 +151,11 @@ impl Tiles {
                         }
                     }
                     for at in (0..out).step_by(WIDE) {
-                        let mut g = [[0.0; WIDE]; 4];
+                        let mut g = [read(&[], 0); 4];
                         for (g, pixel) in g.iter_mut().zip(&source) {
                             *g = read(pixel, at);
                         }
-                        write_all(patches, size, (tile - from) * out + at, &lanes(&g, spread));
+                        write_all(patches, (tile - from) * out + at, next, &lanes(&g, spread));
                     }
                 }
             },
@@ -165,7 +165,7 @@ impl Tiles {
     /// `A^T m A` of tiles `from..to` into `y`, which begins with the lines of the first of them.
     fn collect(&self, products: &[f32], [from, to]: [usize; 2], y: &mut [f32]) {
         let (out, [h, w]) = (self.channels[1], self.sides[1]);
-        let (size, [picture, row, _]) = (apart(to - from, out), self.place(from));
+        let (next, [picture, row, _]) = (apart(to - from, out), self.place(from));
         let begin = (picture * h + 2 * row) * w;
         vectorised(
             #[inline(always)]
@@ -173,9 +173,9 @@ impl Tiles {
                 for tile in from..to {
                     let [picture, row, column] = self.place(tile);
                     for at in (0..out).step_by(WIDE) {
-                        let mut m = [[0.0; WIDE]; PLACES];
+                        let mut m = [read(&[], 0); PLACES];
                         for (place, m) in m.iter_mut().enumerate() {
-                            *m = read(products, place * size + (tile - from) * out + at);
+                            *m = read(products, place * next + (tile - from) * out + at);
                         }
                         let results = lanes(&m, results);
                         for (place, values) in results.iter().enumerate() {
@@ -204,10 +204,9 @@ impl Tiles {
             let [patches, products] = space;
             self.patches(x, own, patches);
             products.resize(PLACES * apart(count, out), 0.0);
-            let products_of = products.chunks_exact_mut(apart(count, out));
-            let pairs = patches.chunks_exact(apart(count, c)).zip(products_of);
-            for (place, (patches, products)) in pairs.enumerate() {
-                let (patches, products) = (&patches[..count * c], &mut products[..count * out]);
+            for place in 0..PLACES {
+                let patches = &patches[place * apart(count, c)..][..count * c];
+                let products = &mut products[place * apart(count, out)..][..count * out];
                 Panels::new(&filters[place * c..], PLACES * c, out, c).rows(patches, products);
             }
             self.collect(products, own, y);
@@ -234,7 +233,7 @@ fn filters(
                             *g = weight(panel * WIDE + lane, input, k);
                         }
                     }
-                    for (place, values) in lanes(&g, filter).into_iter().enumerate() {
+                    for (place, values) in lanes(&g.each_ref(), filter).into_iter().enumerate() {
                         words[place * inputs + input] = values;
                     }
                 }
@@ -265,7 +264,7 @@ pub(super) fn weight_gradient(s: &Shape, g: &[f32], x: &[f32]) -> Vec<f32> {
     let mut sums = vec![0.0; PLACES * c * out];
     for begin in (0..all).step_by(blocks * SUMMED) {
         let end = (begin + blocks * SUMMED).min(all);
-        let parts: Vec<[Vec<f32>; 2]> = (begin..end)
+        let parts: Vec<(usize, [Vec<f32>; 2])> = (begin..end)
             .into_par_iter()
             .step_by(SUMMED)
             .map(|from| {
@@ -273,15 +272,14 @@ pub(super) fn weight_gradient(s: &Shape, g: &[f32], x: &[f32]) -> Vec<f32> {
                     ([from, (from + SUMMED).min(end)], <[Vec<f32>; 2]>::default());
                 tiles.patches(x, own, &mut both[0]);
                 tiles.spread(g, own, &mut both[1]);
-                both
+                (own[1] - own[0], both)
             })
             .collect();
         sums.par_chunks_exact_mut(c * out).enumerate().for_each(|(place, sums)| {
-            for [patches, spread] in &parts {
-                let count = (patches.len() / PLACES - WIDE) / c;
-                let patches = Mat::new(&patches[place * apart(count, c)..][..count * c], count, c);
-                let spread = &spread[place * apart(count, out)..][..count * out];
-                let spread = Mat::new(spread, count, out);
+            for (count, [patches, spread]) in &parts {
+                let from = |channels: usize| place * apart(*count, channels);
+                let patches = Mat::new(&patches[from(c)..], *count, c);
+                let spread = Mat::new(&spread[from(out)..], *count, out);
                 product(sums, out, patches.t(), spread, 1.0, true);
             }
         });
@@ -292,7 +290,7 @@ pub(super) fn weight_gradient(s: &Shape, g: &[f32], x: &[f32]) -> Vec<f32> {
             #[inline(always)]
             || {
                 for input in 0..c {
-                    let mut m = [[0.0; WIDE]; PLACES];
+                    let mut m = [read(&[], 0); PLACES];
                     for (place, m) in m.iter_mut().enumerate() {
                         *m = read(&sums, (place * c + input) * out + i * WIDE);
                     }
@@ -307,19 +305,18 @@ pub(super) fn weight_gradient(s: &Shape, g: &[f32], x: &[f32]) -> Vec<f32> {
     })
 }
 
-/// Values from one place to the next, for so many tiles and channels: not a power of two, which would put
+/// Values from one place to the next, each with so many tiles and channels: not a power of two, which would put
 /// all places of a tile into the same lines of the cache.
 fn apart(tiles: usize, channels: usize) -> usize {
     tiles * channels + WIDE
 }
 
-/// Sixteen of `values` from `at`, zero if there are none.
+/// Sixteen of `values` from `at`, zero if there are none. A reference: a value would go through one place on the
+/// stack, and every read would wait for the one before.
 #[inline(always)]
-fn read(values: &[f32], at: usize) -> Lanes {
-    match values.get(at..).and_then(|values| values.first_chunk()) {
-        Some(lanes) => *lanes,
-        None => [0.0; WIDE],
-    }
+fn read(values: &[f32], at: usize) -> &Lanes {
+    const NONE: &Lanes = &[0.0; WIDE];
+    values.get(at..).and_then(|values| values.first_chunk()).unwrap_or(NONE)
 }
 
 #[inline(always)]
@@ -329,18 +326,18 @@ fn write(values: &mut [f32], at: usize, lanes: &Lanes) {
     }
 }
 
-/// Places `size` apart, the first at `at`.
+/// Places so far `apart`, the first at `at`.
 #[inline(always)]
-fn write_all(values: &mut [f32], size: usize, at: usize, places: &[Lanes; PLACES]) {
+fn write_all(values: &mut [f32], at: usize, apart: usize, places: &[Lanes; PLACES]) {
     for (place, lanes) in places.iter().enumerate() {
-        write(values, place * size + at, lanes);
+        write(values, place * apart + at, lanes);
     }
 }
 
 /// `transform` of every channel; over channels the compiler vectorises.
 #[inline(always)]
 fn lanes<const N: usize, const K: usize>(
-    from: &[Lanes; N],
+    from: &[&Lanes; N],
     transform: impl Fn(&[f32; N]) -> [f32; K],
 ) -> [Lanes; K] {
     let mut to = [[0.0; WIDE]; K];

@@ -7,16 +7,19 @@
 //! bf16, and those that do not.
 #![allow(unsafe_code)]
 
+mod source;
+mod tile;
 mod units;
+
+pub(crate) use source::Source;
 
 use super::{
     WORTH,
-    conv::Shape,
     fresh::{Room, in_rooms},
-    task_rows,
 };
 use half::bf16;
 use rayon::prelude::*;
+use tile::{Lines, Place, strip};
 use units::{Exact, Plain, Unit, Widened};
 
 /// Columns of a panel.
@@ -181,12 +184,10 @@ impl Packed<f32> {
                 let own = [i * wide, ((i + 1) * wide).min(outputs)];
                 let bias = bias.map(|b| &b[own[0]..own[1]]);
                 let mut y = vec![0.0; rows * (own[1] - own[0])];
-                f32::on_best(Rows {
-                    panels: part(own).panels(),
-                    x,
-                    bias,
-                    room: Room::over(&mut y),
-                });
+                if let Some(bias) = bias {
+                    y.chunks_exact_mut(bias.len()).for_each(|y| y.copy_from_slice(bias));
+                }
+                f32::on_best(Rows { panels: part(own).panels(), x, y: &mut y, new: false });
                 y
             })
             .collect();
@@ -241,12 +242,14 @@ impl<'a, W: Word> Panels<'a, W> {
         Self { words, apart, outputs, inputs }
     }
 
-    /// `x w^T` of rows without gaps, on one thread, over what is in `y`.
+    /// `x w^T` of rows without gaps on one thread, over what is in `y`.
     ///
     /// # Panics
     /// When `y` is of another size.
     pub(crate) fn rows(self, x: &[f32], y: &mut [f32]) {
-        W::on_best(Rows { panels: self, x, bias: None, room: Room::over(y) });
+        let rows = x.len() / self.inputs;
+        assert_eq!(y.len(), rows * self.outputs, "room for another matrix");
+        W::on_best(Rows { panels: self, x, y, new: true });
     }
 
     /// Words `from..to` of a panel.
@@ -282,7 +285,7 @@ impl<'a, W: Word> Panels<'a, W> {
                         Some(bias) => own.rows_of(&bias[panels[0] * WIDE..][..width]),
                         None => own.cleared(),
                     };
-                    self.add::<U, R, P>(unit, x, panels, space, y);
+                    self.add::<U, R, P>(unit, x, panels, space, y, false);
                 },
             );
         }
@@ -290,7 +293,7 @@ impl<'a, W: Word> Panels<'a, W> {
         unsafe { room.written() }
     }
 
-    /// Adds at most [`ROWS`] rows of `x` times panels `first..end` to `y`.
+    /// Adds rows of `x`, at most [`ROWS`], times panels `first..end` to `y`, or puts them there if it is `new`.
     #[inline(always)]
     fn add<U: Unit<Word = W>, const R: usize, const P: usize>(
         self,
@@ -299,30 +302,31 @@ impl<'a, W: Word> Panels<'a, W> {
         [first, end]: [usize; 2],
         space: &mut Vec<U::Input>,
         y: &mut [f32],
+        new: bool,
     ) {
         let (deep, width) = (self.inputs.div_ceil(W::INPUTS), self.width([first, end]));
+        let x = Lines { values: x, rows: x.len() / self.inputs, apart: self.inputs };
         for begin in (0..deep).step_by(DEPTH) {
             let words = [begin, (begin + DEPTH).min(deep)];
             let x = U::inputs(x, self.inputs, words, space);
             let mut p = first;
             while p < end {
-                let at = (p - first) * WIDE;
                 let panel = |i: usize| self.panel(p + i, words);
+                let at = (p - first) * WIDE;
+                let place = Place { width, at, new: new && begin == 0 };
                 p += match end - p {
                     // Two and two keep a processor busier than three and one.
                     left if left >= P && !(P == 3 && left == 4) => {
                         let own: [_; P] = std::array::from_fn(panel);
-                        strip::<U, R, P>(unit, x, own, y, width, at);
+                        strip::<U, R, P>(unit, x, own, y, place);
                         P
                     }
                     left if P > 2 && left >= 2 => {
-                        let own = [panel(0), panel(1)];
-                        strip::<U, R, 2>(unit, x, own, y, width, at);
+                        strip::<U, R, 2>(unit, x, [panel(0), panel(1)], y, place);
                         2
                     }
                     _ => {
-                        let own = [panel(0)];
-                        strip::<U, R, 1>(unit, x, own, y, width, at);
+                        strip::<U, R, 1>(unit, x, [panel(0)], y, place);
                         1
                     }
                 };
@@ -382,78 +386,27 @@ impl<W: Word> Work<W> for Product<'_, W> {
     }
 }
 
-/// [`Panels::rows`].
-struct Rows<'a, 'r, W> {
+/// [`Panels::rows`], or what they add to `y`.
+struct Rows<'a, 'y, W> {
     panels: Panels<'a, W>,
     x: &'a [f32],
-    bias: Option<&'a [f32]>,
-    room: Room<'r>,
+    y: &'y mut [f32],
+    new: bool,
 }
 
 impl<W: Word> Work<W> for Rows<'_, '_, W> {
     type Output = ();
 
     fn on<U: Unit<Word = W>, const R: usize, const P: usize>(self, unit: U) {
-        let Self { panels, x, bias, room } = self;
+        let Self { panels, x, y, new } = self;
         let all = [0, panels.outputs.div_ceil(WIDE)];
-        panels.all_rows::<U, R, P>(unit, x, bias, all, &mut Vec::new(), room);
-    }
-}
-
-/// Where the rows of a product come from.
-#[derive(Clone, Copy)]
-pub(crate) enum Source<'a> {
-    /// A matrix.
-    Rows(&'a [f32]),
-    /// The windows of pictures.
-    Windows(&'a Shape, &'a [f32]),
-}
-
-impl Source<'_> {
-    fn rows(&self, inputs: usize) -> usize {
-        match self {
-            Self::Rows(x) => {
-                assert!(x.len().is_multiple_of(inputs), "whole rows of inputs");
-                x.len() / inputs
-            }
-            Self::Windows(shape, _) => {
-                assert_eq!(shape.window(), inputs, "windows of another size");
-                shape.n * shape.windows()
-            }
-        }
-    }
-
-    /// Rows a task should have.
-    fn task(&self, rows: usize, multiplications_a_row: usize) -> usize {
-        match self {
-            Self::Rows(_) => task_rows(rows, ROWS, multiplications_a_row),
-            Self::Windows(shape, _) => shape.pictures() * shape.windows(),
-        }
-    }
-
-    /// Tasks have a multiple of so many.
-    fn unit(&self, tile: usize) -> usize {
-        match self {
-            Self::Rows(_) => tile,
-            Self::Windows(shape, _) => shape.windows().max(1),
-        }
-    }
-
-    /// Rows `from..to`.
-    fn read<'a>(
-        &'a self,
-        [from, to]: [usize; 2],
-        inputs: usize,
-        space: &'a mut Vec<f32>,
-    ) -> &'a [f32] {
-        match self {
-            Self::Rows(x) => &x[from * inputs..to * inputs],
-            Self::Windows(shape, x) => {
-                let size = shape.h * shape.w * shape.c;
-                let picture = |row: usize| row / shape.windows().max(1) * size;
-                shape.gather(&x[picture(from)..picture(to)], space);
-                space
-            }
+        let mut space = Vec::new();
+        let blocks = x.chunks(ROWS * panels.inputs).zip(y.chunks_mut(ROWS * panels.outputs));
+        for (x, y) in blocks {
+            unit.run(
+                #[inline(always)]
+                || panels.add::<U, R, P>(unit, x, all, &mut space, y, new),
+            );
         }
     }
 }
@@ -467,94 +420,6 @@ struct Space<U: Unit> {
 impl<U: Unit> Default for Space<U> {
     fn default() -> Self {
         Self { gathered: Vec::new(), inputs: Vec::new() }
-    }
-}
-
-/// Adds all tiles of rows times `P` panels to the rows of `y`, `width` apart, from column `at` on.
-#[inline(always)]
-fn strip<U: Unit, const R: usize, const P: usize>(
-    unit: U,
-    (x, apart): (&[U::Input], usize),
-    panels: [&[[U::Word; WIDE]]; P],
-    y: &mut [f32],
-    width: usize,
-    at: usize,
-) {
-    let (rows, deep) = (y.len() / width, panels[0].len());
-    for (t, y) in y.chunks_mut(R * width).enumerate() {
-        let mut own: [&[U::Input]; R] = [&[]; R];
-        for (r, own) in own.iter_mut().enumerate() {
-            // Behind the last row the last one stands again.
-            *own = &x[(t * R + r).min(rows - 1) * apart..][..deep];
-        }
-        tile::<U, R, P>(unit, own, panels, y, width, at);
-    }
-}
-
-/// Adds `R` rows times `P` panels to the rows of `y`, `width` apart, from column `at` on. There may be fewer
-/// rows and columns.
-#[inline(always)]
-fn tile<U: Unit, const R: usize, const P: usize>(
-    unit: U,
-    x: [&[U::Input]; R],
-    panels: [&[[U::Word; WIDE]]; P],
-    y: &mut [f32],
-    width: usize,
-    at: usize,
-) {
-    if y.len() == R * width && width >= at + P * WIDE {
-        return whole::<U, R, P>(unit, x, panels, y, width, at);
-    }
-    let columns = (P * WIDE).min(width - at);
-    let mut all = [[[0.0f32; WIDE]; P]; R];
-    for (all, y) in all.iter_mut().zip(y.chunks_exact(width)) {
-        all.as_flattened_mut()[..columns].copy_from_slice(&y[at..at + columns]);
-    }
-    whole::<U, R, P>(unit, x, panels, all.as_flattened_mut().as_flattened_mut(), P * WIDE, 0);
-    for (all, y) in all.iter().zip(y.chunks_exact_mut(width)) {
-        y[at..at + columns].copy_from_slice(&all.as_flattened()[..columns]);
-    }
-}
-
-/// [`tile`] where there is all of it.
-#[inline(always)]
-fn whole<U: Unit, const R: usize, const P: usize>(
-    unit: U,
-    mut x: [&[U::Input]; R],
-    mut panels: [&[[U::Word; WIDE]]; P],
-    y: &mut [f32],
-    width: usize,
-    at: usize,
-) {
-    let deep = panels[0].len();
-    for x in &mut x {
-        *x = &x[..deep];
-    }
-    for panel in &mut panels {
-        *panel = &panel[..deep];
-    }
-    let mut sums: [[U::Sum; P]; R] = std::array::from_fn(|r| {
-        let (y, _) = y[r * width + at..][..P * WIDE].as_chunks();
-        std::array::from_fn(|p| unit.sum(&y[p]))
-    });
-    for step in 0..U::STEPS {
-        for i in 0..deep {
-            let mut own = [unit.weight(&panels[0][i], step); P];
-            for p in 1..P {
-                own[p] = unit.weight(&panels[p][i], step);
-            }
-            for r in 0..R {
-                for p in 0..P {
-                    sums[r][p] = unit.multiply_add(sums[r][p], x[r][i], own[p], step);
-                }
-            }
-        }
-    }
-    for (r, sums) in sums.into_iter().enumerate() {
-        let (y, _) = y[r * width + at..][..P * WIDE].as_chunks_mut();
-        for (y, sum) in y.iter_mut().zip(sums) {
-            *y = unit.values(sum);
-        }
     }
 }
 

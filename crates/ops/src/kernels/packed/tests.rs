@@ -1,4 +1,4 @@
-use super::*;
+use super::{super::conv::Shape, *};
 
 fn numbers(n: usize, seed: u32) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9) ^ 0x85eb_ca6b;

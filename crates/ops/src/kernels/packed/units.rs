@@ -1,6 +1,6 @@
 //! How a processor multiplies: sixteen outputs at a time, in f32 or in pairs of bf16.
 
-use super::{Pair, WIDE, Word};
+use super::{Pair, WIDE, Word, tile::Lines};
 
 /// Sixteen f32.
 pub(crate) trait Lanes: Copy + Send + Sync {
@@ -30,13 +30,13 @@ pub(crate) trait Unit: Copy + Send + Sync {
 
     /// Calls `work` compiled for this processor.
     fn run<T>(self, work: impl FnOnce() -> T) -> T;
-    /// Rows of `width` values, of each the part that belongs to words `from..to`; and how far apart they lie.
+    /// Of rows of `width` values the part that belongs to words `from..to`.
     fn inputs<'a>(
-        x: &'a [f32],
+        x: Lines<'a, f32>,
         width: usize,
         words: [usize; 2],
         space: &'a mut Vec<Self::Input>,
-    ) -> (&'a [Self::Input], usize);
+    ) -> Lines<'a, Self::Input>;
     fn weight(self, words: &[Self::Word; WIDE], step: usize) -> Self::Weight;
     fn sum(self, values: &[f32; WIDE]) -> Self::Sum;
     fn values(self, sum: Self::Sum) -> [f32; WIDE];
@@ -67,12 +67,12 @@ impl<L: Lanes> Unit for Exact<L> {
 
     #[inline(always)]
     fn inputs<'a>(
-        x: &'a [f32],
-        width: usize,
+        x: Lines<'a, f32>,
+        _: usize,
         [from, _]: [usize; 2],
         _: &'a mut Vec<f32>,
-    ) -> (&'a [f32], usize) {
-        (&x[from.min(x.len())..], width)
+    ) -> Lines<'a, f32> {
+        Lines { values: &x.values[from.min(x.values.len())..], ..x }
     }
 
     #[inline(always)]
@@ -114,11 +114,11 @@ impl<L: Lanes> Unit for Widened<L> {
 
     #[inline(always)]
     fn inputs<'a>(
-        x: &'a [f32],
+        x: Lines<'a, f32>,
         width: usize,
         words: [usize; 2],
         space: &'a mut Vec<[f32; 2]>,
-    ) -> (&'a [[f32; 2]], usize) {
+    ) -> Lines<'a, [f32; 2]> {
         rounded(x, width, words, space, [0.0; 2], |low, high| [low, high])
     }
 
@@ -146,16 +146,16 @@ impl<L: Lanes> Unit for Widened<L> {
 /// Rows of pairs of values that are rounded to bf16; zero behind the last of an odd number.
 #[inline(always)]
 fn rounded<'a, I: Copy>(
-    x: &[f32],
+    x: Lines<'_, f32>,
     width: usize,
     [from, to]: [usize; 2],
     space: &'a mut Vec<I>,
     zero: I,
     input: impl Fn(f32, f32) -> I,
-) -> (&'a [I], usize) {
+) -> Lines<'a, I> {
     let pairs = to - from;
-    space.resize(x.len() / width * pairs, zero);
-    for (to_row, row) in space.chunks_exact_mut(pairs).zip(x.chunks_exact(width)) {
+    space.resize(x.rows * pairs, zero);
+    for (to_row, row) in space.chunks_exact_mut(pairs).zip(x.values.chunks(x.apart)) {
         let row = &row[2 * from..(2 * to).min(width)];
         let (whole, rest) = row.as_chunks::<2>();
         for (to, [low, high]) in to_row.iter_mut().zip(whole) {
@@ -165,7 +165,7 @@ fn rounded<'a, I: Copy>(
             *to = input(round(*last), 0.0);
         }
     }
-    (space, pairs)
+    Lines { values: space, rows: x.rows, apart: pairs }
 }
 
 /// The nearest number of bf16, of two the one with an even last place. Without branches, so that the loop
@@ -215,7 +215,7 @@ impl Lanes for Plain {
 
 #[cfg(target_arch = "x86_64")]
 pub(super) mod x86 {
-    use super::{Lanes, Pair, Unit, WIDE, rounded};
+    use super::{Lanes, Lines, Pair, Unit, WIDE, rounded};
     use core::arch::x86_64 as arch;
     use pulp::{
         Simd, WithSimd, cast, f32x8, f32x16, u32x8, u32x16,
@@ -339,11 +339,11 @@ pub(super) mod x86 {
 
         #[inline(always)]
         fn inputs<'a>(
-            x: &'a [f32],
+            x: Lines<'a, f32>,
             width: usize,
             words: [usize; 2],
             space: &'a mut Vec<Pair>,
-        ) -> (&'a [Pair], usize) {
+        ) -> Lines<'a, Pair> {
             let pair = |low: f32, high: f32| low.to_bits() >> 16 | high.to_bits() & 0xffff_0000;
             rounded(x, width, words, space, 0, pair)
         }
