@@ -107,6 +107,16 @@ pub(crate) fn exp(x: f32) -> f32 {
 
 #[cfg(test)]
 mod tests {
+    /// Numbers in [-1, 1).
+    pub(super) fn numbers(n: usize, seed: u32) -> Vec<f32> {
+        let mut state = seed.wrapping_mul(0x9e37_79b9) ^ 0x85eb_ca6b;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 24) as f32 * 2.0 - 1.0
+        };
+        (0..n).map(|_| next()).collect()
+    }
+
     #[test]
     fn the_largest_is_found_wherever_it_stands() {
         for length in [1, 2, 15, 16, 17, 40] {

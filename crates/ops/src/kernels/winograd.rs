@@ -20,7 +20,7 @@ use rayon::prelude::*;
 
 /// Places of a patch.
 const PLACES: usize = 16;
-/// Values of a task's patches and products: half of the second cache of today's processors.
+/// Values of a task's patches and products: half of a second cache of 512 KB.
 const SPACE: usize = 1 << 16;
 /// Tiles that a task has at least, to be worth reading the filters for.
 const TILES: usize = 32;
@@ -414,16 +414,7 @@ fn filter_gradient(m: &[f32; PLACES]) -> [f32; 9] {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    fn numbers(n: usize, seed: u32) -> Vec<f32> {
-        let mut state = seed.wrapping_mul(0x9e37_79b9) ^ 0x85eb_ca6b;
-        let mut next = || {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as f32 / (1 << 24) as f32 * 2.0 - 1.0
-        };
-        (0..n).map(|_| next()).collect()
-    }
+    use super::{super::tests::numbers, *};
 
     /// For every result, input and weight of a product of the convolution their places.
     fn products(s: &Shape, mut visit: impl FnMut(usize, usize, usize)) {

@@ -1,13 +1,7 @@
-use super::{super::conv::Shape, *};
-
-fn numbers(n: usize, seed: u32) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9) ^ 0x85eb_ca6b;
-    let mut next = || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 8) as f32 / (1 << 24) as f32 * 2.0 - 1.0
-    };
-    (0..n).map(|_| next()).collect()
-}
+use super::{
+    super::{conv::Shape, tests::numbers},
+    *,
+};
 
 /// Words that are tested: what they make of a value.
 trait Rounded: Word {
