@@ -166,43 +166,45 @@ impl Packed<f32> {
         Self { words, outputs, inputs }
     }
 
-    /// `x w^T + b` of a few rows: packing the weight is most of the work, so every task packs the part that
-    /// it multiplies with.
+    /// `x w^T + b` of a few rows and a weight `[outputs, inputs]`: packing it is most of the work, so every
+    /// task packs the part that it multiplies with.
     pub(crate) fn product_of_few(
         x: &[f32],
-        inputs: usize,
-        outputs: usize,
-        part: impl Fn([usize; 2]) -> Self + Sync,
+        weight: &[f32],
         bias: Option<&[f32]>,
+        inputs: usize,
     ) -> Vec<f32> {
-        let rows = x.len() / inputs;
+        let (rows, outputs) = (x.len() / inputs, weight.len() / inputs);
         let work = inputs * (rows + PACKING);
         let wide = WORTH.div_ceil(work.max(1)).max(3 * WIDE).next_multiple_of(WIDE);
-        let columns: Vec<Vec<f32>> = (0..outputs.div_ceil(wide))
-            .into_par_iter()
-            .map(|i| {
-                let own = [i * wide, ((i + 1) * wide).min(outputs)];
-                let bias = bias.map(|b| &b[own[0]..own[1]]);
-                let mut y = vec![0.0; rows * (own[1] - own[0])];
+        let columns: Vec<Vec<f32>> = weight
+            .par_chunks(wide * inputs)
+            .enumerate()
+            .map(|(i, weight)| {
+                let packed = Self::new(weight, inputs);
+                let mut y = vec![0.0; rows * packed.outputs];
                 if let Some(bias) = bias {
+                    let bias = &bias[i * wide..][..packed.outputs];
                     y.chunks_exact_mut(bias.len()).for_each(|y| y.copy_from_slice(bias));
                 }
-                f32::on_best(Rows { panels: part(own).panels(), x, y: &mut y, new: false });
+                f32::on_best(Rows { panels: packed.panels(), x, y: &mut y, new: false });
                 y
             })
             .collect();
-        if columns.len() == 1 {
-            return columns.concat();
-        }
-        let mut y = Vec::with_capacity(rows * outputs);
-        for row in 0..rows {
-            for columns in &columns {
-                let width = columns.len() / rows;
-                y.extend_from_slice(&columns[row * width..][..width]);
-            }
-        }
-        y
+        side_by_side(&columns, rows, outputs)
     }
+}
+
+/// One matrix of parts of its columns.
+fn side_by_side(parts: &[Vec<f32>], rows: usize, columns: usize) -> Vec<f32> {
+    let mut all = Vec::with_capacity(rows * columns);
+    for row in 0..rows {
+        for part in parts {
+            let width = part.len() / rows;
+            all.extend_from_slice(&part[row * width..][..width]);
+        }
+    }
+    all
 }
 
 /// Packs at most sixteen rows.
@@ -375,14 +377,7 @@ impl<W: Word> Work<W> for Product<'_, W> {
                 })
             })
             .collect();
-        let mut y = Vec::with_capacity(rows * outputs);
-        for row in 0..rows {
-            for (i, columns) in columns.iter().enumerate() {
-                let width = panels.width(own(i));
-                y.extend_from_slice(&columns[row * width..][..width]);
-            }
-        }
-        y
+        side_by_side(&columns, rows, outputs)
     }
 }
 
