@@ -42,6 +42,7 @@ pub mod scenes;
 pub mod sources;
 pub mod spelling;
 pub mod text;
+mod vector;
 pub mod write;
 
 pub use error::{DataError, shown};

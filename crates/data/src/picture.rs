@@ -8,7 +8,7 @@
 //! resizes in that mode and converts to RGB afterwards, while most training code converts first.
 //! The two differ for palettes, single bits, alpha and CMYK; [`Order`] chooses.
 
-use crate::decode;
+use crate::{decode, vector::vectorised};
 use std::borrow::Cow;
 
 /// An 8-bit RGB picture, rows from the top, pixels from the left, channels R G B.
@@ -280,10 +280,21 @@ impl Picture {
 
     /// The pixels in `[0, 1]` as planes `[3, height, width]`: what attacks and models take.
     pub fn to_unit_planes(&self) -> Vec<f32> {
-        let mut planes = Vec::with_capacity(self.rgb.len());
-        for channel in 0..3 {
-            planes.extend(self.rgb.iter().skip(channel).step_by(3).map(|&v| f32::from(v) / 255.0));
-        }
+        let (pixels, _) = self.rgb.as_chunks::<3>();
+        let mut planes = vec![0.0; 3 * pixels.len()];
+        let (red, rest) = planes.split_at_mut(pixels.len());
+        let (green, blue) = rest.split_at_mut(pixels.len());
+        vectorised(
+            #[inline(always)]
+            || {
+                let planes = red.iter_mut().zip(green.iter_mut().zip(blue.iter_mut()));
+                for ([r, g, b], (red, (green, blue))) in pixels.iter().zip(planes) {
+                    *red = f32::from(*r) / 255.0;
+                    *green = f32::from(*g) / 255.0;
+                    *blue = f32::from(*b) / 255.0;
+                }
+            },
+        );
         planes
     }
 }

@@ -5,7 +5,10 @@
 //! first in general, its result rounded to 8 bits, then the vertical pass. Only the window that survives the
 //! crop is computed: a picture of 1 x 30,000 pixels would otherwise swell to gigabytes.
 
+mod passes;
+
 use crate::picture::{Decoded, Order, Picture, Pixels, muldiv255};
+use passes::Tap;
 use std::{borrow::Cow, ops::Range};
 
 /// The kernel of the resampler. Both are widened when a picture shrinks (antialiasing).
@@ -232,10 +235,11 @@ impl Axis {
         self.from as u64 == self.to
     }
 
-    /// The first source pixel and the weights of each pixel of the window, in units of 2^-22.
-    fn taps(&self, interpolation: Interpolation) -> Vec<(usize, Vec<i32>)> {
+    /// Where the pixels of the window come from.
+    fn taps(&self, interpolation: Interpolation) -> Vec<Tap> {
         if self.is_identity() {
-            return self.window.clone().map(|i| (i as usize, vec![1 << 22])).collect();
+            let itself = |i: u64| Tap { low: i as usize, weights: vec![1 << 22] };
+            return self.window.clone().map(itself).collect();
         }
         let scale = self.from as f64 / self.to as f64;
         let widening = scale.max(1.0);
@@ -255,7 +259,7 @@ impl Axis {
                     // Round half away from zero.
                     (if scaled < 0.0 { scaled - 0.5 } else { scaled + 0.5 }) as i32
                 };
-                (low, weights.iter().map(fixed).collect())
+                Tap { low, weights: weights.iter().map(fixed).collect() }
             })
             .collect()
     }
@@ -296,79 +300,34 @@ impl Plan {
 fn resample<const C: usize>(pixels: &[u8], plan: &Plan, how: Interpolation) -> Vec<u8> {
     let (columns, rows) = (plan.columns.taps(how), plan.rows.taps(how));
     // The part of the source that the window depends on.
-    let span = |taps: &[(usize, Vec<i32>)]| {
-        let first = taps.first().map_or(0, |(low, _)| *low);
-        first..taps.last().map_or(first, |(low, weights)| low + weights.len())
+    let span = |taps: &[Tap]| {
+        let first = taps.first().map_or(0, |tap| tap.low);
+        first..taps.last().map_or(first, |tap| tap.low + tap.weights.len())
     };
     let (x, y) = (span(&columns), span(&rows));
     let (source_row, width) = (C * plan.columns.from, C * x.len());
-    let part = pixels[y.start * source_row..y.end * source_row]
+    let part: Vec<&[u8]> = pixels[y.start * source_row..y.end * source_row]
         .chunks_exact(source_row)
-        .map(|row| &row[C * x.start..C * x.end]);
+        .map(|row| &row[C * x.start..C * x.end])
+        .collect();
     let stay = plan.columns.is_identity();
     if stay || plan.vertical_first() {
-        let part: Vec<&[u8]> = part.collect();
-        let middle =
-            if plan.rows.is_identity() { part.concat() } else { vertical(&part, y.start, &rows) };
+        let middle = match plan.rows.is_identity() {
+            true => part.concat(),
+            false => passes::vertical(&part, y.start, &rows),
+        };
         if stay {
             return middle;
         }
-        let mut out = Vec::with_capacity(rows.len() * C * columns.len());
-        middle
-            .chunks_exact(width)
-            .for_each(|row| horizontal::<C>(row, x.start, &columns, &mut out));
-        return out;
+        let lines: Vec<&[u8]> = middle.chunks_exact(width).collect();
+        return passes::horizontal::<C>(&lines, x.start, &columns);
     }
-    let mut middle = Vec::with_capacity(y.len() * C * columns.len());
-    part.for_each(|row| horizontal::<C>(row, x.start, &columns, &mut middle));
+    let middle = passes::horizontal::<C>(&part, x.start, &columns);
     if plan.rows.is_identity() {
         return middle;
     }
     let lines: Vec<&[u8]> = middle.chunks_exact(C * columns.len()).collect();
-    vertical(&lines, y.start, &rows)
-}
-
-/// Half a unit of the fixed point, so that shifting rounds.
-const HALF: i32 = 1 << 21;
-
-fn to_byte(sum: i32) -> u8 {
-    (sum >> 22).clamp(0, 255) as u8
-}
-
-/// `row` begins with source column `first`.
-fn horizontal<const C: usize>(
-    row: &[u8],
-    first: usize,
-    taps: &[(usize, Vec<i32>)],
-    out: &mut Vec<u8>,
-) {
-    for (low, weights) in taps {
-        let mut sums = [HALF; C];
-        for (pixel, &weight) in row[C * (low - first)..].chunks_exact(C).zip(weights) {
-            for (sum, &value) in sums.iter_mut().zip(pixel) {
-                *sum += weight * i32::from(value);
-            }
-        }
-        out.extend(sums.map(to_byte));
-    }
-}
-
-/// `rows` begin with source row `first`. A whole row is one long vector: the inner loop has
-/// neither branches nor gathers.
-fn vertical(rows: &[&[u8]], first: usize, taps: &[(usize, Vec<i32>)]) -> Vec<u8> {
-    let width = rows.first().map_or(0, |row| row.len());
-    let mut out = Vec::with_capacity(taps.len() * width);
-    let mut sums = vec![HALF; width];
-    for (low, weights) in taps {
-        sums.fill(HALF);
-        for (row, &weight) in rows[low - first..].iter().zip(weights) {
-            for (sum, &value) in sums.iter_mut().zip(*row) {
-                *sum += weight * i32::from(value);
-            }
-        }
-        out.extend(sums.iter().map(|&sum| to_byte(sum)));
-    }
-    out
+    passes::vertical(&lines, y.start, &rows)
 }
 
 fn nearest(values: &[u8], plan: &Plan) -> Vec<u8> {

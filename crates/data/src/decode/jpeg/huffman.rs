@@ -50,6 +50,29 @@ impl Table {
     }
 }
 
+/// Why a scan cannot go on. Small, because every symbol may give one.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Stop {
+    /// This marker comes where bits are missing.
+    Marker(u8),
+    /// There is nothing more.
+    End,
+    /// No code begins with these bits.
+    NoCode,
+}
+
+impl From<Stop> for PictureError {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::Marker(marker) => Self::Broken(format!(
+                "JPEG: a scan breaks off at marker {marker:02x}, blocks are missing"
+            )),
+            Stop::End => Self::Truncated("JPEG ends within a scan".into()),
+            Stop::NoCode => Self::Broken("JPEG: bits that no Huffman code begins with".into()),
+        }
+    }
+}
+
 /// The bits of a scan, without stuffed bytes. Stops at a marker.
 pub(super) struct Bits<'a> {
     data: &'a [u8],
@@ -69,7 +92,28 @@ impl<'a> Bits<'a> {
         self.at
     }
 
+    /// Reads as many whole bytes as there is room for.
+    #[inline(always)]
     fn fill(&mut self) {
+        const ONES: u64 = u64::MAX / 255;
+        if let Some(bytes) = self.data.get(self.at..).and_then(|data| data.first_chunk()) {
+            let next = u64::from_be_bytes(*bytes);
+            // No byte is 0xff: none of the complement is zero.
+            if (!next).wrapping_sub(ONES) & next & (ONES << 7) == 0 {
+                let bits = (64 - self.count) & !7;
+                if bits > 0 {
+                    self.buffer |= (next & (u64::MAX << (64 - bits))) >> self.count;
+                    self.at += bits as usize / 8;
+                    self.count += bits;
+                }
+                return;
+            }
+        }
+        self.fill_slowly();
+    }
+
+    #[cold]
+    fn fill_slowly(&mut self) {
         while self.count <= 56 {
             let byte = match (self.data.get(self.at), self.data.get(self.at + 1)) {
                 (Some(0xff), Some(0)) => {
@@ -89,22 +133,20 @@ impl<'a> Bits<'a> {
     }
 
     /// Why there are no more bits.
-    fn exhausted(&self) -> PictureError {
-        match self.data.get(self.at + 1) {
-            Some(marker) => PictureError::Broken(format!(
-                "JPEG: a scan breaks off at marker {marker:02x}, blocks are missing"
-            )),
-            None => PictureError::Truncated("JPEG ends within a scan".into()),
-        }
+    #[cold]
+    fn exhausted(&self) -> Stop {
+        self.data.get(self.at + 1).map_or(Stop::End, |marker| Stop::Marker(*marker))
     }
 
+    #[inline(always)]
     fn drop_bits(&mut self, count: u32) {
         self.buffer <<= count;
         self.count -= count;
     }
 
     /// The next `count` bits, 0 to 16.
-    pub(super) fn take(&mut self, count: u32) -> Result<u32, PictureError> {
+    #[inline(always)]
+    pub(super) fn take(&mut self, count: u32) -> Result<u32, Stop> {
         if count == 0 {
             return Ok(0);
         }
@@ -120,14 +162,16 @@ impl<'a> Bits<'a> {
     }
 
     /// A signed number of `size` bits (T.81 figure F.12), 0 to 16.
-    pub(super) fn signed(&mut self, size: u32) -> Result<i32, PictureError> {
+    #[inline(always)]
+    pub(super) fn signed(&mut self, size: u32) -> Result<i32, Stop> {
         let value = self.take(size)? as i32;
         let negative = size > 0 && value < 1 << (size - 1);
         Ok(if negative { value - (1 << size) + 1 } else { value })
     }
 
     /// The next symbol.
-    pub(super) fn symbol(&mut self, table: &Table) -> Result<u8, PictureError> {
+    #[inline(always)]
+    pub(super) fn symbol(&mut self, table: &Table) -> Result<u8, Stop> {
         if self.count < 16 {
             self.fill();
         }
@@ -139,6 +183,11 @@ impl<'a> Bits<'a> {
             self.drop_bits(length.into());
             return Ok(symbol);
         }
+        self.long_symbol(table)
+    }
+
+    /// A symbol whose code is longer than [`FAST`].
+    fn long_symbol(&mut self, table: &Table) -> Result<u8, Stop> {
         let next = (self.buffer >> 48) as u32;
         for length in FAST + 1..=16 {
             if next < table.ends[length as usize] {
@@ -150,10 +199,7 @@ impl<'a> Bits<'a> {
                 return Ok(table.symbols[index as usize]);
             }
         }
-        if self.count < 16 {
-            return Err(self.exhausted());
-        }
-        Err(PictureError::Broken("JPEG: bits that no Huffman code begins with".into()))
+        Err(if self.count < 16 { self.exhausted() } else { Stop::NoCode })
     }
 
     /// Steps over the restart marker that must come next.

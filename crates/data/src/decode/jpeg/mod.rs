@@ -7,6 +7,7 @@
 //! colours). And where other decoders make up grey for what is missing, this one refuses.
 
 mod huffman;
+mod inverse;
 mod planes;
 mod scan;
 

@@ -3,7 +3,7 @@
 use super::{
     Component, Frame, ZIGZAG, broken,
     huffman::{Bits, Table},
-    planes,
+    inverse::inverse,
 };
 use crate::PictureError;
 
@@ -288,6 +288,6 @@ fn sequential(
     }
     let stride = 8 * component.blocks_wide;
     let start = 8 * (row * stride + column);
-    planes::inverse(&block, steps, &mut component.samples[start..], stride);
+    inverse(&block, steps, &mut component.samples[start..], stride);
     Ok(())
 }
