@@ -2,7 +2,7 @@
 
 use crate::{ModelError, Parameters, config::Transformer};
 use burn::tensor::Tensor;
-use clipguard_ops::{self as ops, Activation, PackedWeight};
+use clipguard_ops::{self as ops, Activation, PackedWeight, Then};
 
 /// `x w^T + b`, weight `[out, in]`.
 #[derive(Clone, Debug)]
@@ -25,9 +25,15 @@ impl Linear {
     }
 
     pub(crate) fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        self.then(x, Then::Nothing)
+    }
+
+    /// The same, and what follows.
+    fn then<const D: usize>(&self, x: Tensor<D>, then: Then<D>) -> Tensor<D> {
+        let bias = self.bias.clone();
         match &self.packed {
-            Some(packed) if !x.is_autodiff() => ops::linear_bf16(x, packed, self.bias.clone()),
-            _ => ops::linear(x, self.weight.clone(), self.bias.clone()),
+            Some(packed) if !x.is_autodiff() => ops::linear_bf16(x, packed, bias, then),
+            _ => ops::linear_then(x, self.weight.clone(), bias, then),
         }
     }
 }
@@ -93,16 +99,18 @@ impl Block {
     }
 
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let scaled = |y: Tensor<3>, gamma: &Option<Tensor<1>>| match gamma {
-            Some(gamma) => y * gamma.clone().unsqueeze(),
-            None => y,
-        };
+        // `x + gamma (y w^T + b)`
+        let added =
+            |x: Tensor<3>, layer: &Linear, y: Tensor<3>, gamma: &Option<Tensor<1>>| match gamma {
+                Some(gamma) => x + layer.forward(y) * gamma.clone().unsqueeze(),
+                None => layer.then(y, Then::Add(x)),
+            };
         let packed = self.in_proj.forward(self.ln_1.forward(x.clone()));
-        let attended = self.out_proj.forward(ops::attention(packed, self.heads, self.causal));
-        let x = x + scaled(attended, &self.ls_1);
+        let attended = ops::attention(packed, self.heads, self.causal);
+        let x = added(x, &self.out_proj, attended, &self.ls_1);
         let hidden =
-            ops::activation(self.c_fc.forward(self.ln_2.forward(x.clone())), self.activation);
-        x + scaled(self.c_proj.forward(hidden), &self.ls_2)
+            self.c_fc.then(self.ln_2.forward(x.clone()), Then::Activation(self.activation));
+        added(x, &self.c_proj, hidden, &self.ls_2)
     }
 }
 

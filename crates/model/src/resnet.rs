@@ -72,7 +72,7 @@ impl ConvNorm {
         let plain = |t: Tensor<1>| if t.is_autodiff() { t.inner() } else { t };
         let weight = p.get(&format!("{conv}.weight"))?;
         Ok(Self {
-            packed: p.in_bf16().then(|| PackedWeight::conv2d(&weight)),
+            packed: p.in_bf16().then(|| PackedWeight::conv2d(&weight, stride, padding(&weight))),
             weight,
             gamma: part("weight")?,
             beta: part("bias")?,
@@ -86,24 +86,37 @@ impl ConvNorm {
         })
     }
 
-    fn forward(&self, x: Tensor<4>, pass: Pass<'_>) -> Tensor<4> {
-        let pad = (self.weight.dims()[2] - 1) / 2;
-        let x = match &self.packed {
-            Some(packed) if !x.is_autodiff() => ops::conv2d_bf16(x, packed, self.stride, pad),
-            _ => ops::conv2d(x, self.weight.clone(), self.stride, pad),
+    /// The convolution and its BatchNorm, a shortcut added to them, and ReLU if this has one.
+    fn forward(&self, x: Tensor<4>, pass: Pass<'_>, shortcut: Option<Tensor<4>>) -> Tensor<4> {
+        let (weight, stride, pad) = (&self.weight, self.stride, padding(&self.weight));
+        let norm = BatchNorm {
+            statistics: &self.running,
+            gamma: &self.gamma,
+            beta: &self.beta,
+            eps: 1e-5,
+            of_batch: false,
+            relu: self.relu,
         };
-        let (statistics, of_batch) = match pass.seen(&self.name) {
-            None => (self.running.clone(), false),
-            Some(seen) => {
+        match (pass.seen(&self.name), &self.packed) {
+            (Some(seen), _) => {
+                let x = ops::conv2d(x, weight.clone(), stride, pad);
                 let statistics = ops::column_statistics(&x);
                 let rows = x.dims()[..3].iter().product();
                 seen.borrow_mut().push((self.name.clone(), statistics.clone(), rows));
-                (statistics, true)
+                let norm = BatchNorm { statistics: &statistics, of_batch: true, ..norm };
+                ops::batch_norm(x, norm, shortcut)
             }
-        };
-        let options = BatchNorm { eps: 1e-5, of_batch, relu: self.relu };
-        ops::batch_norm(x, &statistics, self.gamma.clone(), self.beta.clone(), options)
+            (None, Some(packed)) if !x.is_autodiff() => {
+                ops::conv2d_norm_bf16(x, packed, norm, shortcut)
+            }
+            (None, _) => ops::conv2d_norm(x, weight.clone(), stride, pad, norm, shortcut),
+        }
     }
+}
+
+/// Zeros around the pictures, which keep their size.
+fn padding(weight: &Tensor<4>) -> usize {
+    (weight.dims()[2] - 1) / 2
 }
 
 #[derive(Clone, Debug)]
@@ -117,13 +130,12 @@ struct Bottleneck {
 
 impl Bottleneck {
     fn forward(&self, x: Tensor<4>, pass: Pass<'_>) -> Tensor<4> {
-        let y = self.conv2.forward(self.conv1.forward(x.clone(), pass), pass);
-        let y = self.conv3.forward(ops::avg_pool2d(y, self.stride), pass);
+        let y = self.conv2.forward(self.conv1.forward(x.clone(), pass, None), pass, None);
         let shortcut = match &self.downsample {
-            Some(conv) => conv.forward(ops::avg_pool2d(x, self.stride), pass),
+            Some(conv) => conv.forward(ops::avg_pool2d(x, self.stride), pass, None),
             None => x,
         };
-        burn::tensor::activation::relu(y + shortcut)
+        self.conv3.forward(ops::avg_pool2d(y, self.stride), pass, Some(shortcut))
     }
 }
 
@@ -185,7 +197,7 @@ impl ResNet {
                 stages.push(Bottleneck {
                     conv1: conv(at("conv1"), at("bn1"), true)?,
                     conv2: conv(at("conv2"), at("bn2"), true)?,
-                    conv3: conv(at("conv3"), at("bn3"), false)?,
+                    conv3: conv(at("conv3"), at("bn3"), true)?,
                     downsample: match has_shortcut(stage, block, inputs, planes) {
                         true => Some(conv(at("downsample.0"), at("downsample.1"), false)?),
                         false => None,
@@ -217,7 +229,7 @@ impl ResNet {
     /// Normalised pixels `[batch, 3, side, side]` to embeddings `[batch, dim]`, not normalised.
     pub(crate) fn forward(&self, pixels: Tensor<4>, pass: Pass<'_>) -> Tensor<2> {
         let x = pixels.permute([0, 2, 3, 1]);
-        let x = self.stem.iter().fold(x, |x, conv| conv.forward(x, pass));
+        let x = self.stem.iter().fold(x, |x, conv| conv.forward(x, pass, None));
         let x = ops::avg_pool2d(x, 2);
         let x = self.stages.iter().fold(x, |x, block| block.forward(x, pass));
         self.attnpool.forward(x)

@@ -99,19 +99,13 @@ pub fn column_statistics<const D: usize>(x: &Tensor<D>) -> ColumnStatistics {
 }
 
 /// See [`crate::batch_norm`]; with `of_batch` the statistics are taken anew.
-pub fn batch_norm<const D: usize>(
-    x: Tensor<D>,
-    statistics: &ColumnStatistics,
-    gamma: Tensor<1>,
-    beta: Tensor<1>,
-    options: BatchNorm,
-) -> Tensor<D> {
-    let statistics = match options.of_batch {
+pub fn batch_norm<const D: usize>(x: Tensor<D>, norm: BatchNorm<'_>) -> Tensor<D> {
+    let statistics = match norm.of_batch {
         true => column_statistics(&x),
-        false => statistics.clone(),
+        false => norm.statistics.clone(),
     };
     let row = |values: Tensor<1>| values.cast(x.dtype()).unsqueeze();
-    let hat = (x.clone() - row(statistics.mean)) / row((statistics.variance + options.eps).sqrt());
-    let y = hat * gamma.unsqueeze() + beta.unsqueeze();
-    if options.relu { relu(y) } else { y }
+    let hat = (x.clone() - row(statistics.mean)) / row((statistics.variance + norm.eps).sqrt());
+    let y = hat * norm.gamma.clone().unsqueeze() + norm.beta.clone().unsqueeze();
+    if norm.relu { relu(y) } else { y }
 }

@@ -2,7 +2,9 @@
 
 use crate::kernels::{
     activation::{self, Activation},
-    attention, conv, linear, norm, pool,
+    attention, conv,
+    finish::Finish,
+    linear, norm, pool,
 };
 use burn::{
     backend::{
@@ -41,7 +43,7 @@ pub(crate) trait FusedOps: Backend {
         beta: FloatTensor<Self>,
         eps: f32,
     ) -> FloatTensor<Self>;
-    fn fused_activation(x: FloatTensor<Self>, kind: usize) -> FloatTensor<Self>;
+    fn fused_activation(x: FloatTensor<Self>, kind: Activation) -> FloatTensor<Self>;
     fn fused_attention(x: FloatTensor<Self>, heads: usize, causal: bool) -> FloatTensor<Self>;
     fn fused_column_moments(x: FloatTensor<Self>) -> FloatTensor<Self>;
     fn fused_batch_norm(
@@ -72,7 +74,7 @@ pub(crate) trait FusedGradients: FusedOps {
     fn activation_dx(
         g: &FloatTensor<Self>,
         x: &FloatTensor<Self>,
-        kind: usize,
+        kind: Activation,
     ) -> FloatTensor<Self>;
     fn attention_dx(
         g: &FloatTensor<Self>,
@@ -98,15 +100,15 @@ pub(crate) struct NormState<T> {
     relu: bool,
 }
 
-fn dims(t: &FlexTensor) -> Vec<usize> {
+pub(crate) fn dims(t: &FlexTensor) -> Vec<usize> {
     t.shape().as_slice().to_vec()
 }
 
-fn last(t: &FlexTensor) -> usize {
+pub(crate) fn last(t: &FlexTensor) -> usize {
     dims(t).last().copied().unwrap_or(1)
 }
 
-fn tensor(values: Vec<f32>, shape: &[usize]) -> FlexTensor {
+pub(crate) fn tensor(values: Vec<f32>, shape: &[usize]) -> FlexTensor {
     FlexTensor::from_data(TensorData::new(values, shape.to_vec()))
 }
 
@@ -122,7 +124,9 @@ macro_rules! rows {
     }};
 }
 
-fn conv_shape(x: &[usize], w: &[usize], stride: usize, pad: usize) -> conv::Shape {
+pub(crate) use rows;
+
+pub(crate) fn conv_shape(x: &[usize], w: &[usize], stride: usize, pad: usize) -> conv::Shape {
     conv::Shape { n: x[0], h: x[1], w: x[2], c: x[3], out: w[0], kernel: w[2], stride, pad }
 }
 
@@ -134,24 +138,19 @@ fn attention_shape(x: &[usize], heads: usize, causal: bool) -> attention::Shape 
     attention::Shape { tokens: x[1], width: x[2] / 3, heads, causal }
 }
 
-fn activation_kind(code: usize) -> Activation {
-    match code {
-        0 => Activation::QuickGelu,
-        1 => Activation::Gelu,
-        _ => Activation::GeluTanh,
-    }
-}
-
 impl FusedOps for Flex {
     fn fused_linear(x: FlexTensor, w: FlexTensor, b: FlexTensor) -> FlexTensor {
         let (rows, outputs, inputs) = (dims(&x)[0], dims(&w)[0], last(&w));
-        let y = rows!(x, w, b => linear::forward(x, w, (!b.is_empty()).then_some(b), inputs));
+        let y = rows!(x, w, b => {
+            linear::forward(x, w, (!b.is_empty()).then_some(b), inputs, Finish::default())
+        });
         tensor(y, &[rows, outputs])
     }
 
     fn fused_conv2d(x: FlexTensor, w: FlexTensor, stride: usize, pad: usize) -> FlexTensor {
         let s = conv_shape(&dims(&x), &dims(&w), stride, pad);
-        tensor(rows!(x, w => conv::forward(&s, x, w)), &[s.n, s.out_h(), s.out_w(), s.out])
+        let y = rows!(x, w => conv::forward(&s, x, w, Finish::default()));
+        tensor(y, &[s.n, s.out_h(), s.out_w(), s.out])
     }
 
     fn fused_avg_pool(x: FlexTensor, k: usize) -> FlexTensor {
@@ -170,9 +169,9 @@ impl FusedOps for Flex {
         tensor(rows!(x, gamma, beta => norm::layer(x, gamma, beta, eps)), &d)
     }
 
-    fn fused_activation(x: FlexTensor, kind: usize) -> FlexTensor {
+    fn fused_activation(x: FlexTensor, kind: Activation) -> FlexTensor {
         let d = dims(&x);
-        tensor(rows!(x => activation::forward(activation_kind(kind), x)), &d)
+        tensor(rows!(x => activation::forward(kind, x)), &d)
     }
 
     fn fused_attention(x: FlexTensor, heads: usize, causal: bool) -> FlexTensor {
@@ -245,9 +244,9 @@ impl FusedGradients for Flex {
         [tensor(dx, &d), tensor(dg, &[c]), tensor(db, &[c])]
     }
 
-    fn activation_dx(g: &FlexTensor, x: &FlexTensor, kind: usize) -> FlexTensor {
+    fn activation_dx(g: &FlexTensor, x: &FlexTensor, kind: Activation) -> FlexTensor {
         let d = dims(x);
-        tensor(rows!(g, x => activation::backward(activation_kind(kind), x, g)), &d)
+        tensor(rows!(g, x => activation::backward(kind, x, g)), &d)
     }
 
     fn attention_dx(g: &FlexTensor, x: &FlexTensor, heads: usize, causal: bool) -> FlexTensor {
@@ -322,7 +321,7 @@ backward!(Conv, 2, (T<B>, T<B>, conv::Shape), |g, s| [
     B::conv_dw(&g, &s.0, s.2)
 ]);
 backward!(Pool, 1, pool::Shape, |g, s| [B::pool_dx(&g, s)]);
-backward!(Act, 1, (T<B>, usize), |g, s| [B::activation_dx(&g, &s.0, s.1)]);
+backward!(Act, 1, (T<B>, Activation), |g, s| [B::activation_dx(&g, &s.0, s.1)]);
 backward!(Attention, 1, (T<B>, usize, bool), |g, s| [B::attention_dx(&g, &s.0, s.1, s.2)]);
 
 /// Registers the three gradients of a normalisation, which come out of one pass.
@@ -387,7 +386,7 @@ impl<B: FusedGradients, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
         record::<B, C, _, 3>(LayerNorm, nodes, state, y)
     }
 
-    fn fused_activation(x: T<Self>, kind: usize) -> T<Self> {
+    fn fused_activation(x: T<Self>, kind: Activation) -> T<Self> {
         let node = x.node();
         let x = x.into_primitive();
         record::<B, C, _, 1>(Act, [node], (x.clone(), kind), B::fused_activation(x, kind))

@@ -32,17 +32,19 @@ mod allocator;
 pub mod composed;
 mod device;
 mod extension;
+mod inference;
 mod kernels;
 mod packed;
 
 pub use allocator::keep_freed_memory;
 pub use device::device;
+pub use inference::{Then, conv2d_norm, conv2d_norm_bf16, linear_bf16, linear_then};
 pub use kernels::activation::Activation;
-pub use packed::{PackedWeight, conv2d_bf16, linear_bf16};
+pub use packed::PackedWeight;
 
 use burn::{
     backend::Dispatch,
-    tensor::{DType, Device, Shape, Tensor},
+    tensor::{DType, Device, Shape, Tensor, activation::relu},
 };
 use extension::FusedOps;
 
@@ -123,12 +125,7 @@ pub fn activation<const D: usize>(x: Tensor<D>, kind: Activation) -> Tensor<D> {
     if !is_fused(&x) {
         return composed::activation(x, kind);
     }
-    let code = match kind {
-        Activation::QuickGelu => 0usize,
-        Activation::Gelu => 1,
-        Activation::GeluTanh => 2,
-    };
-    Tensor::from_dispatch(Op::fused_activation(x.into_dispatch(), code))
+    Tensor::from_dispatch(Op::fused_activation(x.into_dispatch(), kind))
 }
 
 /// Self-attention on packed queries, keys and values `[batch, tokens, 3 * width]` (in this order,
@@ -163,41 +160,47 @@ pub fn column_statistics<const D: usize>(x: &Tensor<D>) -> ColumnStatistics {
     ColumnStatistics { mean: row(0), variance: row(1) }
 }
 
-/// BatchNorm over the last dimension with the given statistics, then ReLU if `relu`.
-///
-/// With `of_batch` the statistics are those of `x` itself ([`column_statistics`]) and the gradient
-/// passes through them; otherwise they are constants (evaluation mode).
-pub fn batch_norm<const D: usize>(
-    x: Tensor<D>,
-    statistics: &ColumnStatistics,
-    gamma: Tensor<1>,
-    beta: Tensor<1>,
-    options: BatchNorm,
-) -> Tensor<D> {
-    if !is_fused(&x) {
-        return composed::batch_norm(x, statistics, gamma, beta, options);
-    }
-    let inverse = (statistics.variance.clone() + options.eps).sqrt().recip();
-    Tensor::from_dispatch(Op::fused_batch_norm(
-        x.into_dispatch(),
-        gamma.into_dispatch(),
-        beta.into_dispatch(),
-        statistics.mean.clone().into_dispatch(),
-        inverse.into_dispatch(),
-        options.of_batch,
-        options.relu,
-    ))
-}
-
-/// Options of [`batch_norm`].
+/// What BatchNorm normalises columns with, and what follows.
 #[derive(Clone, Copy, Debug)]
-pub struct BatchNorm {
+pub struct BatchNorm<'a> {
+    /// Mean and variance.
+    pub statistics: &'a ColumnStatistics,
+    /// Factor of every column.
+    pub gamma: &'a Tensor<1>,
+    /// Added to every column after that.
+    pub beta: &'a Tensor<1>,
     /// Added to the variance.
     pub eps: f32,
-    /// The statistics are those of this batch.
+    /// The statistics are those of this batch ([`column_statistics`]), and the gradient passes through them;
+    /// otherwise they are constants (evaluation mode).
     pub of_batch: bool,
     /// Apply ReLU to the result.
     pub relu: bool,
+}
+
+/// BatchNorm over the last dimension; a shortcut is added to it before ReLU.
+pub fn batch_norm<const D: usize>(
+    x: Tensor<D>,
+    norm: BatchNorm<'_>,
+    shortcut: Option<Tensor<D>>,
+) -> Tensor<D> {
+    if let Some(shortcut) = shortcut {
+        let y = batch_norm(x, BatchNorm { relu: false, ..norm }, None) + shortcut;
+        return if norm.relu { relu(y) } else { y };
+    }
+    if !is_fused(&x) {
+        return composed::batch_norm(x, norm);
+    }
+    let inverse = (norm.statistics.variance.clone() + norm.eps).sqrt().recip();
+    Tensor::from_dispatch(Op::fused_batch_norm(
+        x.into_dispatch(),
+        norm.gamma.clone().into_dispatch(),
+        norm.beta.clone().into_dispatch(),
+        norm.statistics.mean.clone().into_dispatch(),
+        inverse.into_dispatch(),
+        norm.of_batch,
+        norm.relu,
+    ))
 }
 
 /// Detaching that is a no-op on tensors that are not tracked at all.

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use clipguard_ops::{self as ops, Activation, BatchNorm, ColumnStatistics, composed};
+use clipguard_ops::{self as ops, Activation, BatchNorm, ColumnStatistics, Then, composed};
 
 /// An operation on flat inputs, so that one driver serves all ranks.
 type Body = Box<dyn Fn(&[Tensor<1>]) -> Tensor<1> + Send + Sync>;
@@ -186,27 +186,97 @@ fn attention(batch: usize, tokens: usize, heads: usize, head: usize, causal: boo
     )
 }
 
-fn batch_norm(rows: usize, width: usize, of_batch: bool, with_relu: bool) -> Case {
-    let options = BatchNorm { eps: 1e-5, of_batch, relu: with_relu };
+/// Fixed statistics of some columns.
+fn fixed(width: usize, device: &Device) -> ColumnStatistics {
+    let row = |values: Vec<f32>| Tensor::from_data(TensorData::new(values, [width]), device);
+    ColumnStatistics {
+        mean: row(numbers(width, 7)),
+        variance: row(numbers(width, 8).iter().map(|v| v + 1.75).collect()),
+    }
+}
+
+fn norm<'a>(statistics: &'a ColumnStatistics, t: &'a [Tensor<1>], relu: bool) -> BatchNorm<'a> {
+    BatchNorm { statistics, gamma: &t[0], beta: &t[1], eps: 1e-5, of_batch: false, relu }
+}
+
+fn batch_norm(rows: usize, width: usize, of_batch: bool, relu: bool) -> Case {
     let x = move |t: &[Tensor<1>]| t[0].clone().reshape([rows, width]);
-    let fixed = move |device: &Device| {
-        let row = |values: Vec<f32>| Tensor::from_data(TensorData::new(values, [width]), device);
-        ColumnStatistics {
-            mean: row(numbers(width, 7)),
-            variance: row(numbers(width, 8).iter().map(|v| v + 1.75).collect()),
-        }
-    };
     case(
-        format!("batch_norm {rows} x {width}, of_batch {of_batch}, relu {with_relu}"),
+        format!("batch_norm {rows} x {width}, of_batch {of_batch}, relu {relu}"),
         &[rows * width, width, width],
         move |t| {
             let x = x(t);
-            let statistics = if of_batch { ops::column_statistics(&x) } else { fixed(&x.device()) };
-            flatten(ops::batch_norm(x, &statistics, t[1].clone(), t[2].clone(), options))
+            let statistics = match of_batch {
+                true => ops::column_statistics(&x),
+                false => fixed(width, &x.device()),
+            };
+            let norm = BatchNorm { of_batch, ..norm(&statistics, &t[1..], relu) };
+            flatten(ops::batch_norm(x, norm, None))
         },
         move |t| {
-            let (x, gamma, beta) = (x(t), t[1].clone(), t[2].clone());
-            flatten(composed::batch_norm(x, &fixed(&t[0].device()), gamma, beta, options))
+            let statistics = fixed(width, &t[0].device());
+            let norm = BatchNorm { of_batch, ..norm(&statistics, &t[1..], relu) };
+            flatten(composed::batch_norm(x(t), norm))
+        },
+    )
+}
+
+fn linear_activated(rows: usize, inputs: usize, outputs: usize, kind: Activation) -> Case {
+    let x = move |t: &[Tensor<1>]| t[0].clone().reshape([rows, inputs]);
+    let w = move |t: &[Tensor<1>]| t[1].clone().reshape([outputs, inputs]);
+    let b = |t: &[Tensor<1>]| Some(t[2].clone());
+    case(
+        format!("linear {rows} x {inputs} -> {outputs}, then {kind:?}"),
+        &[rows * inputs, outputs * inputs, outputs],
+        move |t| flatten(ops::linear_then(x(t), w(t), b(t), Then::Activation(kind))),
+        move |t| flatten(composed::activation(composed::linear(x(t), w(t), b(t)), kind)),
+    )
+}
+
+fn linear_added(rows: usize, inputs: usize, outputs: usize) -> Case {
+    let x = move |t: &[Tensor<1>]| t[0].clone().reshape([rows, inputs]);
+    let w = move |t: &[Tensor<1>]| t[1].clone().reshape([outputs, inputs]);
+    let add = move |t: &[Tensor<1>]| t[2].clone().reshape([rows, outputs]);
+    case(
+        format!("linear {rows} x {inputs} -> {outputs}, then an addition"),
+        &[rows * inputs, outputs * inputs, rows * outputs],
+        move |t| flatten(ops::linear_then(x(t), w(t), None, Then::Add(add(t)))),
+        move |t| flatten(composed::linear(x(t), w(t), None) + add(t)),
+    )
+}
+
+fn convolution_norm(
+    shape: [usize; 4],
+    out: usize,
+    [kernel, stride]: [usize; 2],
+    added: bool,
+    relu: bool,
+) -> Case {
+    let (pad, channels) = (kernel / 2, shape[3]);
+    let weight = [out, channels, kernel, kernel];
+    let side = |side: usize| (side + 2 * pad - kernel) / stride + 1;
+    let results = [shape[0], side(shape[1]), side(shape[2]), out];
+    let x = move |t: &[Tensor<1>]| t[0].clone().reshape(shape);
+    let w = move |t: &[Tensor<1>]| t[1].clone().reshape(weight);
+    let shortcut = move |t: &[Tensor<1>]| t.get(4).map(|t| t.clone().reshape(results));
+    let mut sizes = vec![shape.iter().product(), weight.iter().product(), out, out];
+    sizes.extend(added.then(|| results.iter().product::<usize>()));
+    case(
+        format!(
+            "conv2d_norm {shape:?} -> {out}, kernel {kernel}, stride {stride}, added {added}, relu {relu}"
+        ),
+        &sizes,
+        move |t| {
+            let statistics = fixed(out, &t[0].device());
+            let norm = norm(&statistics, &t[2..], relu);
+            flatten(ops::conv2d_norm(x(t), w(t), stride, pad, norm, shortcut(t)))
+        },
+        move |t| {
+            let statistics = fixed(out, &t[0].device());
+            let norm = norm(&statistics, &t[2..], false);
+            let y = composed::batch_norm(composed::conv2d(x(t), w(t), stride, pad), norm);
+            let y = shortcut(t).map_or(y.clone(), |shortcut| y + shortcut);
+            flatten(if relu { burn::tensor::activation::relu(y) } else { y })
         },
     )
 }
@@ -244,6 +314,23 @@ fn cases() -> Vec<Case> {
     }
     for kind in [Activation::QuickGelu, Activation::Gelu, Activation::GeluTanh] {
         all.extend([1, 77, 20_011].map(|n| activation(kind, n)));
+    }
+    for kind in [Activation::QuickGelu, Activation::Gelu, Activation::GeluTanh] {
+        all.push(linear_activated(7, 33, 17, kind));
+    }
+    for (rows, inputs, outputs) in [(1, 5, 3), (50, 300, 40), (600, 20, 33)] {
+        all.push(linear_activated(rows, inputs, outputs, Activation::QuickGelu));
+        all.push(linear_added(rows, inputs, outputs));
+    }
+    for (added, relu) in [(false, false), (false, true), (true, false), (true, true)] {
+        for (shape, out, window) in [
+            ([3, 5, 4, 10], 7, [1, 1]),
+            ([2, 6, 5, 8], 9, [1, 2]),
+            ([2, 7, 5, 16], 32, [3, 1]),
+            ([9, 8, 8, 6], 5, [3, 2]),
+        ] {
+            all.push(convolution_norm(shape, out, window, added, relu));
+        }
     }
     for causal in [true, false] {
         for (batch, tokens, heads, head) in
@@ -392,6 +479,8 @@ fn families() -> Vec<Family> {
         ("activation", |n| activation(Activation::Gelu, n * 17 * 256)),
         ("attention", |n| attention(n, 17, 2, 32, false)),
         ("batch_norm", |n| batch_norm(n * 64, 20, false, true)),
+        ("linear_then", |n| linear_activated(n * 17, 64, 256, Activation::QuickGelu)),
+        ("conv2d_norm", |n| convolution_norm([n, 8, 8, 16], 32, [3, 1], false, true)),
     ]
 }
 

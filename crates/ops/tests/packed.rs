@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use burn::tensor::{Device, Shape, Tensor, TensorData};
-use clipguard_ops::{self as ops, PackedWeight, composed};
+use clipguard_ops::{
+    self as ops, Activation, BatchNorm, ColumnStatistics, PackedWeight, Then, composed,
+};
 
 /// Numbers in [-1, 1), of some that bf16 holds and most that it does not.
 fn numbers<const D: usize>(dims: [usize; D], seed: u64) -> Tensor<D> {
@@ -52,29 +54,76 @@ fn linear_is_the_product_of_rounded_factors() {
         let packed = PackedWeight::linear(&w);
         for b in [None, Some(b)] {
             let want = composed::linear(rounded(&x), rounded(&w), b.clone());
-            close(ops::linear_bf16(x.clone(), &packed, b), want);
+            close(ops::linear_bf16(x.clone(), &packed, b, Then::Nothing), want);
         }
     }
     // Any layout of the input.
     let (x, w) = (numbers([40, 6, 30], 4), numbers([20, 40], 5));
     let x = x.permute([1, 2, 0]);
     let want = composed::linear(rounded(&x), rounded(&w), None);
-    close(ops::linear_bf16(x, &PackedWeight::linear(&w), None), want);
+    close(ops::linear_bf16(x, &PackedWeight::linear(&w), None, Then::Nothing), want);
 }
 
 #[test]
+fn what_follows_is_computed_in_f32() {
+    let (x, w, b) = (numbers([30, 50], 15), numbers([20, 50], 16), numbers([20], 17));
+    let (packed, add) = (PackedWeight::linear(&w), numbers([30, 20], 18));
+    let plain = ops::linear_bf16(x.clone(), &packed, Some(b.clone()), Then::Nothing);
+    let kind = Activation::QuickGelu;
+    let got = ops::linear_bf16(x.clone(), &packed, Some(b.clone()), Then::Activation(kind));
+    assert_eq!(bits(got), bits(ops::activation(plain.clone(), kind)));
+    let got = ops::linear_bf16(x, &packed, Some(b), Then::Add(add.clone()));
+    assert_eq!(bits(got), bits(plain + add));
+}
+
+/// BatchNorm of some columns that is none.
+struct Identity {
+    statistics: ColumnStatistics,
+    gamma: Tensor<1>,
+    beta: Tensor<1>,
+}
+
+impl Identity {
+    fn of(columns: usize) -> Self {
+        let row = |value: f32| Tensor::full([columns], value, &Device::flex());
+        let statistics = ColumnStatistics { mean: row(0.0), variance: row(1.0) };
+        Self { statistics, gamma: row(1.0), beta: row(0.0) }
+    }
+
+    fn norm(&self) -> BatchNorm<'_> {
+        let Self { statistics, gamma, beta } = self;
+        BatchNorm { statistics, gamma, beta, eps: 0.0, of_batch: false, relu: false }
+    }
+}
+
+/// Sides of pictures, a filter, its stride and the padding; the last two in Winograd's way.
+const CONVOLUTIONS: [(usize, usize, usize, usize, usize, usize, usize); 8] = [
+    (1, 8, 3, 16, 3, 2, 1),
+    (5, 7, 20, 33, 3, 1, 1),
+    (3, 9, 16, 16, 1, 1, 0),
+    (2, 9, 16, 24, 1, 2, 0),
+    (4, 16, 3, 8, 8, 8, 0),
+    (2, 60, 8, 8, 5, 1, 2),
+    (3, 9, 32, 16, 3, 1, 1),
+    (2, 12, 16, 48, 3, 1, 0),
+];
+
+#[test]
 fn conv2d_is_the_convolution_of_rounded_factors() {
-    for (n, side, c, out, kernel, stride, pad) in [
-        (1, 8, 3, 16, 3, 2, 1),
-        (5, 7, 20, 33, 3, 1, 1),
-        (3, 9, 16, 16, 1, 1, 0),
-        (2, 9, 16, 24, 1, 2, 0),
-        (4, 16, 3, 8, 8, 8, 0),
-        (2, 60, 8, 8, 5, 1, 2),
-    ] {
+    for (n, side, c, out, kernel, stride, pad) in CONVOLUTIONS {
         let (x, w) = (numbers([n, side, side, c], 6), numbers([out, c, kernel, kernel], 7));
-        let want = composed::conv2d(rounded(&x), rounded(&w), stride, pad);
-        close(ops::conv2d_bf16(x, &PackedWeight::conv2d(&w), stride, pad), want);
+        let (packed, norm) = (PackedWeight::conv2d(&w, stride, pad), Identity::of(out));
+        let got = ops::conv2d_norm_bf16(x.clone(), &packed, norm.norm(), None);
+        if (kernel, stride, c % 16, out % 16) != (3, 1, 0, 0) {
+            close(got, composed::conv2d(rounded(&x), rounded(&w), stride, pad));
+            continue;
+        }
+        // Rounded are sums of four pixels and of nine weights: near the result of what was not rounded.
+        let (got, want) = (values(got), values(composed::conv2d(x, w, stride, pad)));
+        let norm = |v: &mut dyn Iterator<Item = f32>| v.map(|v| v * v).sum::<f32>().sqrt();
+        let off = norm(&mut got.iter().zip(&want).map(|(g, w)| g - w));
+        let share = off / norm(&mut want.iter().copied());
+        assert!(share < 6e-3 && share > 1e-4, "off by {share:e} of the result");
     }
 }
 
@@ -84,7 +133,7 @@ fn a_row_depends_neither_on_threads_nor_on_its_batch() {
     let packed = PackedWeight::linear(&w);
     let rows = |n: usize| {
         let x = x.clone().slice([0..n, 0..520]);
-        bits(ops::linear_bf16(x, &packed, Some(b.clone())))
+        bits(ops::linear_bf16(x, &packed, Some(b.clone()), Then::Nothing))
     };
     let want = on_threads(1, || rows(200));
     for threads in [1, 2, 3] {
@@ -92,15 +141,17 @@ fn a_row_depends_neither_on_threads_nor_on_its_batch() {
             assert!(on_threads(threads, || rows(n)) == want[..n * 100], "{threads} threads, {n}");
         }
     }
-    let (x, w) = (numbers([9, 12, 12, 10], 11), numbers([30, 10, 3, 3], 12));
-    let packed = PackedWeight::conv2d(&w);
-    let pictures = |n: usize| {
-        let x = x.clone().slice([0..n, 0..12, 0..12, 0..10]);
-        bits(ops::conv2d_bf16(x, &packed, 1, 1))
-    };
-    let want = on_threads(1, || pictures(9));
-    for n in [1, 4, 9] {
-        assert!(on_threads(2, || pictures(n)) == want[..n * 12 * 12 * 30], "{n} pictures");
+    for (c, out) in [(10, 30), (16, 32)] {
+        let (x, w) = (numbers([9, 12, 12, c], 11), numbers([out, c, 3, 3], 12));
+        let (packed, norm) = (PackedWeight::conv2d(&w, 1, 1), Identity::of(out));
+        let pictures = |n: usize| {
+            let x = x.clone().slice([0..n, 0..12, 0..12, 0..c]);
+            bits(ops::conv2d_norm_bf16(x, &packed, norm.norm(), None))
+        };
+        let want = on_threads(1, || pictures(9));
+        for n in [1, 4, 9] {
+            assert!(on_threads(2, || pictures(n)) == want[..n * 12 * 12 * out], "{n} of {c}");
+        }
     }
 }
 
@@ -108,5 +159,5 @@ fn a_row_depends_neither_on_threads_nor_on_its_batch() {
 #[should_panic(expected = "no gradient")]
 fn a_tracked_input_is_refused() {
     let x = numbers([2, 4], 13).autodiff().require_grad();
-    ops::linear_bf16(x, &PackedWeight::linear(&numbers([3, 4], 14)), None);
+    ops::linear_bf16(x, &PackedWeight::linear(&numbers([3, 4], 14)), None, Then::Nothing);
 }

@@ -1,7 +1,7 @@
 //! ResNet-18 in the plan for small pictures (a 3x3 stem without pooling), composed of the operations:
 //! the family of this program has ModifiedResNets only, and this is what people time.
 
-use burn::tensor::{Device, Tensor, TensorData, activation::relu};
+use burn::tensor::{Device, Tensor, TensorData};
 use clipguard_data::Stream;
 use clipguard_ops::{self as ops, BatchNorm, ColumnStatistics};
 
@@ -56,12 +56,23 @@ struct Layer {
 }
 
 impl Layer {
-    fn forward(&self, x: Tensor<4>, of_batch: bool, relu: bool) -> Tensor<4> {
+    fn forward(
+        &self,
+        x: Tensor<4>,
+        of_batch: bool,
+        relu: bool,
+        shortcut: Option<Tensor<4>>,
+    ) -> Tensor<4> {
         let weight = self.weight.clone().reshape(self.shape);
-        let x = ops::conv2d(x, weight, self.stride, self.shape[2] / 2);
-        let statistics = if of_batch { ops::column_statistics(&x) } else { self.running.clone() };
-        let options = BatchNorm { eps: 1e-5, of_batch, relu };
-        ops::batch_norm(x, &statistics, self.gamma.clone(), self.beta.clone(), options)
+        let (stride, pad) = (self.stride, self.shape[2] / 2);
+        let (statistics, gamma, beta) = (&self.running, &self.gamma, &self.beta);
+        let norm = BatchNorm { statistics, gamma, beta, eps: 1e-5, of_batch, relu };
+        if !of_batch {
+            return ops::conv2d_norm(x, weight, stride, pad, norm, shortcut);
+        }
+        let x = ops::conv2d(x, weight, stride, pad);
+        let statistics = &ops::column_statistics(&x);
+        ops::batch_norm(x, BatchNorm { statistics, ..norm }, shortcut)
     }
 }
 
@@ -101,14 +112,14 @@ pub(crate) fn case(batch: usize, work: Work) -> Case {
             Work::Pixels => x.clone().require_grad(),
             _ => x.clone(),
         };
-        let mut y = stem.forward(x.clone().permute([0, 2, 3, 1]), of_batch, true);
+        let mut y = stem.forward(x.clone().permute([0, 2, 3, 1]), of_batch, true, None);
         for block in &blocks {
             let straight = match &block.shortcut {
-                Some(layer) => layer.forward(y.clone(), of_batch, false),
+                Some(layer) => layer.forward(y.clone(), of_batch, false, None),
                 None => y.clone(),
             };
-            let bent = block.first.forward(y, of_batch, true);
-            y = relu(block.second.forward(bent, of_batch, false) + straight);
+            let bent = block.first.forward(y, of_batch, true, None);
+            y = block.second.forward(bent, of_batch, true, Some(straight));
         }
         let pooled = y.mean_dims(&[1, 2]).reshape([batch, 512]);
         let z = ops::linear(pooled, head.clone().reshape([10, 512]), Some(bias.clone()));

@@ -61,6 +61,12 @@ fn evaluate(kind: Activation, x: f32) -> (f32, f32) {
     }
 }
 
+/// What `kind` makes of `x`.
+#[inline(always)]
+pub(super) fn value(kind: Activation, x: f32) -> f32 {
+    evaluate(kind, x).0
+}
+
 /// Writes `f(x)` for every element; `kind` is matched outside the loop so that it vectorises. The loops
 /// stand bare: inside an adapter's closure they would be compiled for the baseline processor.
 fn map(kind: Activation, x: &[f32], y: &mut [f32], g: Option<&[f32]>) {
@@ -69,7 +75,7 @@ fn map(kind: Activation, x: &[f32], y: &mut [f32], g: Option<&[f32]>) {
             match g {
                 None => {
                     for (y, x) in y.iter_mut().zip(x) {
-                        *y = evaluate($kind, *x).0;
+                        *y = value($kind, *x);
                     }
                 }
                 Some(g) => {

@@ -5,7 +5,9 @@
 //! brought into the order of a window, `[out, kh*kw*c]`, on the way in, and their gradient back.
 
 use super::{
+    finish::Finish,
     fresh::{in_rooms, in_tasks},
+    linear,
     matmul::{Mat, product},
     packed::{Packed, Source},
     task_rows, winograd,
@@ -45,7 +47,7 @@ impl Shape {
     }
 
     /// Values of a window.
-    pub(super) fn window(&self) -> usize {
+    pub(crate) fn window(&self) -> usize {
         self.kernel * self.kernel * self.c
     }
 
@@ -152,11 +154,14 @@ impl Shape {
     }
 }
 
-pub(crate) fn forward(s: &Shape, x: &[f32], weight: &[f32]) -> Vec<f32> {
+pub(crate) fn forward(s: &Shape, x: &[f32], weight: &[f32], finish: Finish<'_>) -> Vec<f32> {
     if winograd::is_for(s) {
-        return winograd::forward(s, x, weight);
+        return winograd::forward(s, x, weight, finish);
     }
-    Packed::<f32>::new(&s.filters(weight), s.window()).product(Source::Windows(s, x), None)
+    if (s.kernel, s.stride, s.pad) == (1, 1, 0) {
+        return linear::forward(x, weight, None, s.c, finish);
+    }
+    Packed::<f32>::new(&s.filters(weight), s.window()).product(Source::Windows(s, x), None, finish)
 }
 
 pub(crate) fn input_gradient(s: &Shape, g: &[f32], weight: &[f32]) -> Vec<f32> {
@@ -164,7 +169,7 @@ pub(crate) fn input_gradient(s: &Shape, g: &[f32], weight: &[f32]) -> Vec<f32> {
         return winograd::input_gradient(s, g, weight);
     }
     let (size, rows) = (s.h * s.w * s.c, s.windows());
-    let filters = Packed::turned(&s.filters(weight), s.window());
+    let filters = Packed::turned(&s.filters(weight), s.window(), 0..s.window());
     let pictures = s.pictures();
     in_rooms(s.n * size, pictures * size, Vec::new, |columns, i, room| {
         let dx = room.cleared();

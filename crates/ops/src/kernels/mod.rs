@@ -6,13 +6,14 @@
 pub(crate) mod activation;
 pub(crate) mod attention;
 pub(crate) mod conv;
+pub(crate) mod finish;
 pub(crate) mod fresh;
 pub(crate) mod linear;
 pub(crate) mod matmul;
 pub(crate) mod norm;
 pub(crate) mod packed;
 pub(crate) mod pool;
-mod winograd;
+pub(crate) mod winograd;
 
 /// Multiplications from which a task is worth another thread: some 20 microseconds.
 const WORTH: usize = 1 << 19;

@@ -11,9 +11,10 @@
 
 use super::{
     conv::Shape,
+    finish::Finish,
     fresh::{in_rooms, in_tasks},
     matmul::{Mat, product},
-    packed::{Panels, WIDE},
+    packed::{Panels, WIDE, Word},
     vectorised,
 };
 use rayon::prelude::*;
@@ -34,7 +35,7 @@ type Lanes = [f32; WIDE];
 
 /// Whether there is this way for a convolution: it must not depend on the number of pictures, because bits
 /// depend on the way.
-pub(super) fn is_for(s: &Shape) -> bool {
+pub(crate) fn is_for(s: &Shape) -> bool {
     let fits = |channels: usize| channels > 0 && channels.is_multiple_of(WIDE);
     s.kernel == 3 && s.stride == 1 && s.pad <= 2 && fits(s.c) && fits(s.out)
 }
@@ -162,8 +163,8 @@ impl Tiles {
         );
     }
 
-    /// `A^T m A` of tiles `from..to` into `y`, which begins with the lines of the first of them.
-    fn collect(&self, products: &[f32], [from, to]: [usize; 2], y: &mut [f32]) {
+    /// `A^T m A` of tiles `from..to` into `y`, which begins with the lines of the first of them, and what follows.
+    fn collect(&self, products: &[f32], [from, to]: [usize; 2], finish: Finish<'_>, y: &mut [f32]) {
         let (out, [h, w]) = (self.channels[1], self.sides[1]);
         let (next, [picture, row, _]) = (apart(to - from, out), self.place(from));
         let begin = (picture * h + 2 * row) * w;
@@ -189,10 +190,18 @@ impl Tiles {
                 }
             },
         );
+        finish.rows(out, begin, y);
     }
 
     /// Results of pictures.
-    fn convolve(&self, n: usize, x: &[f32], filters: &[Lanes]) -> Vec<f32> {
+    fn convolve<W: Word>(
+        &self,
+        n: usize,
+        x: &[f32],
+        filters: &[[W; WIDE]],
+        finish: Finish<'_>,
+    ) -> Vec<f32> {
+        let deep = self.channels[0].div_ceil(W::INPUTS);
         let ([c, out], size) = (self.channels, self.strip_size());
         let strips = n * self.strips();
         let task = self.task(strips);
@@ -207,9 +216,10 @@ impl Tiles {
             for place in 0..PLACES {
                 let patches = &patches[place * apart(count, c)..][..count * c];
                 let products = &mut products[place * apart(count, out)..][..count * out];
-                Panels::new(&filters[place * c..], PLACES * c, out, c).rows(patches, products);
+                Panels::new(&filters[place * deep..], PLACES * deep, out, c)
+                    .rows(patches, products);
             }
-            self.collect(products, own, y);
+            self.collect(products, own, finish, y);
             y
         })
     }
@@ -217,24 +227,37 @@ impl Tiles {
 
 /// `G g G^T` of all filters, packed: of sixteen filters all places, of a place all inputs. `weight(o, i, k)`
 /// is the filter's value `k` of nine for output `o` and input `i`.
-fn filters(
+fn filters<W: Word>(
     [inputs, outputs]: [usize; 2],
     weight: impl Fn(usize, usize, usize) -> f32 + Sync,
-) -> Vec<Lanes> {
-    let mut words = vec![[0.0; WIDE]; PLACES * inputs * (outputs / WIDE)];
-    words.par_chunks_exact_mut(PLACES * inputs).enumerate().for_each(|(panel, words)| {
+) -> Vec<[W; WIDE]> {
+    let deep = inputs.div_ceil(W::INPUTS);
+    let mut words = vec![[W::default(); WIDE]; PLACES * deep * (outputs / WIDE)];
+    words.par_chunks_exact_mut(PLACES * deep).enumerate().for_each(|(panel, words)| {
         vectorised(
             #[inline(always)]
             || {
-                for input in 0..inputs {
-                    let mut g = [[0.0; WIDE]; 9];
-                    for (k, g) in g.iter_mut().enumerate() {
-                        for (lane, g) in g.iter_mut().enumerate() {
-                            *g = weight(panel * WIDE + lane, input, k);
+                for word in 0..deep {
+                    // What belongs to the word's inputs, side by side.
+                    let mut values = [[[0.0; 2]; WIDE]; PLACES];
+                    for i in 0..W::INPUTS {
+                        let mut g = [[0.0; WIDE]; 9];
+                        for (k, g) in g.iter_mut().enumerate() {
+                            for (lane, g) in g.iter_mut().enumerate() {
+                                *g = weight(panel * WIDE + lane, word * W::INPUTS + i, k);
+                            }
+                        }
+                        let places = lanes(&g.each_ref(), filter);
+                        for (values, place) in values.iter_mut().zip(&places) {
+                            for (values, value) in values.iter_mut().zip(place) {
+                                values[i] = *value;
+                            }
                         }
                     }
-                    for (place, values) in lanes(&g.each_ref(), filter).into_iter().enumerate() {
-                        words[place * inputs + input] = values;
+                    for (place, values) in values.iter().enumerate() {
+                        for (to, values) in words[place * deep + word].iter_mut().zip(values) {
+                            *to = W::of(&values[..W::INPUTS]);
+                        }
                     }
                 }
             },
@@ -243,16 +266,29 @@ fn filters(
     words
 }
 
-pub(super) fn forward(s: &Shape, x: &[f32], weight: &[f32]) -> Vec<f32> {
-    let tiles = Tiles::of(s);
-    let filters = filters(tiles.channels, |o, i, k| weight[(o * s.c + i) * 9 + k]);
-    tiles.convolve(s.n, x, &filters)
+/// Filters `[out, c, 3, 3]` for [`convolve`].
+pub(crate) fn forward_filters<W: Word>(s: &Shape, weight: &[f32]) -> Vec<[W; WIDE]> {
+    filters([s.c, s.out], |o, i, k| weight[(o * s.c + i) * 9 + k])
+}
+
+/// The convolution with what [`forward_filters`] made of its weight, and what follows.
+pub(crate) fn convolve<W: Word>(
+    s: &Shape,
+    x: &[f32],
+    filters: &[[W; WIDE]],
+    finish: Finish<'_>,
+) -> Vec<f32> {
+    Tiles::of(s).convolve(s.n, x, filters, finish)
+}
+
+pub(super) fn forward(s: &Shape, x: &[f32], weight: &[f32], finish: Finish<'_>) -> Vec<f32> {
+    convolve::<f32>(s, x, &forward_filters(s, weight), finish)
 }
 
 pub(super) fn input_gradient(s: &Shape, g: &[f32], weight: &[f32]) -> Vec<f32> {
     let tiles = Tiles::of(s).back();
-    let filters = filters(tiles.channels, |o, i, k| weight[(i * s.c + o) * 9 + 8 - k]);
-    tiles.convolve(s.n, g, &filters)
+    let filters = filters::<f32>(tiles.channels, |o, i, k| weight[(i * s.c + o) * 9 + 8 - k]);
+    tiles.convolve(s.n, g, &filters, Finish::default())
 }
 
 /// Gradient with respect to the weight, `[out, c, 3, 3]`.
@@ -466,7 +502,11 @@ mod tests {
                 want[1][at] += f64::from(g[y]) * f64::from(weight[k]);
                 want[2][k] += f64::from(g[y]) * f64::from(x[at]);
             });
-            close(&forward(&s, &x, &weight), &want[0], &format!("results of {s:?}"));
+            close(
+                &forward(&s, &x, &weight, Finish::default()),
+                &want[0],
+                &format!("results of {s:?}"),
+            );
             close(&input_gradient(&s, &g, &weight), &want[1], &format!("pixels of {s:?}"));
             close(&weight_gradient(&s, &g, &x), &want[2], &format!("weights of {s:?}"));
         }
@@ -479,7 +519,7 @@ mod tests {
         let (x, weight) = (numbers(7 * 90 * 32, 4), numbers(9 * 32 * 48, 5));
         let on = |threads: usize, n: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| forward(&shape(n), &x[..n * 90 * 32], &weight))
+            pool.install(|| forward(&shape(n), &x[..n * 90 * 32], &weight, Finish::default()))
         };
         let all = on(1, 7);
         for (threads, n) in [(1, 1), (2, 7), (3, 4)] {

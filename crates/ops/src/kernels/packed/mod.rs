@@ -15,10 +15,13 @@ pub(crate) use source::Source;
 
 use super::{
     WORTH,
-    fresh::{Room, in_rooms},
+    finish::Finish,
+    fresh::{Room, in_rooms, in_tasks},
+    task_rows,
 };
 use half::bf16;
 use rayon::prelude::*;
+use std::ops::Range;
 use tile::{Lines, Place, strip};
 use units::{Exact, Plain, Unit, Widened};
 
@@ -125,19 +128,14 @@ impl<W: Word> Packed<W> {
         Self { words, outputs, inputs }
     }
 
-    /// Rows of the weight.
-    pub(crate) fn outputs(&self) -> usize {
-        self.outputs
-    }
-
-    /// Columns of the weight.
-    pub(crate) fn inputs(&self) -> usize {
-        self.inputs
-    }
-
-    /// `x w^T + b` of the rows of a source, on all threads.
-    pub(crate) fn product(&self, x: Source<'_>, bias: Option<&[f32]>) -> Vec<f32> {
-        W::on_best(Product { panels: self.panels(), x, bias })
+    /// `x w^T + b` of the rows of a source and what follows, on all threads.
+    pub(crate) fn product(
+        &self,
+        x: Source<'_>,
+        bias: Option<&[f32]>,
+        finish: Finish<'_>,
+    ) -> Vec<f32> {
+        W::on_best(Product { panels: self.panels(), x, bias, finish })
     }
 
     /// As something to multiply rows with on one thread.
@@ -148,63 +146,69 @@ impl<W: Word> Packed<W> {
 }
 
 impl Packed<f32> {
-    /// Packs a weight `[inputs, outputs]`, on all threads.
-    pub(crate) fn turned(weight: &[f32], outputs: usize) -> Self {
+    /// Packs columns of a weight `[inputs, outputs]`, on all threads.
+    pub(crate) fn turned(weight: &[f32], outputs: usize, columns: Range<usize>) -> Self {
         assert!(outputs > 0 && weight.len().is_multiple_of(outputs), "a weight of whole rows");
         let inputs = weight.len() / outputs;
-        let mut words = vec![[0.0; WIDE]; outputs.div_ceil(WIDE) * inputs];
+        let mut words = vec![[0.0; WIDE]; columns.len().div_ceil(WIDE) * inputs];
         words.par_chunks_mut(inputs.max(1)).enumerate().for_each(|(p, panel)| {
-            let width = WIDE.min(outputs - p * WIDE);
+            let first = columns.start + p * WIDE;
+            let width = WIDE.min(columns.end - first);
             for (to, row) in panel.iter_mut().zip(weight.chunks_exact(outputs)) {
-                let row = &row[p * WIDE..][..width];
+                let row = &row[first..][..width];
                 match row.first_chunk() {
                     Some(row) => *to = *row,
                     None => to[..width].copy_from_slice(row),
                 }
             }
         });
-        Self { words, outputs, inputs }
-    }
-
-    /// `x w^T + b` of a few rows and a weight `[outputs, inputs]`: packing it is most of the work, so every
-    /// task packs the part that it multiplies with.
-    pub(crate) fn product_of_few(
-        x: &[f32],
-        weight: &[f32],
-        bias: Option<&[f32]>,
-        inputs: usize,
-    ) -> Vec<f32> {
-        let (rows, outputs) = (x.len() / inputs, weight.len() / inputs);
-        let work = inputs * (rows + PACKING);
-        let wide = WORTH.div_ceil(work.max(1)).max(3 * WIDE).next_multiple_of(WIDE);
-        let columns: Vec<Vec<f32>> = weight
-            .par_chunks(wide * inputs)
-            .enumerate()
-            .map(|(i, weight)| {
-                let packed = Self::new(weight, inputs);
-                let mut y = vec![0.0; rows * packed.outputs];
-                if let Some(bias) = bias {
-                    let bias = &bias[i * wide..][..packed.outputs];
-                    y.chunks_exact_mut(bias.len()).for_each(|y| y.copy_from_slice(bias));
-                }
-                f32::on_best(Rows { panels: packed.panels(), x, y: &mut y, new: false });
-                y
-            })
-            .collect();
-        side_by_side(&columns, rows, outputs)
+        Self { words, outputs: columns.len(), inputs }
     }
 }
 
-/// One matrix of parts of its columns.
-fn side_by_side(parts: &[Vec<f32>], rows: usize, columns: usize) -> Vec<f32> {
-    let mut all = Vec::with_capacity(rows * columns);
-    for row in 0..rows {
-        for part in parts {
-            let width = part.len() / rows;
-            all.extend_from_slice(&part[row * width..][..width]);
+/// `x w^T + b` of a few rows with `inputs` and a weight with `outputs`, and what follows: packing the weight is
+/// most of the work, so every task packs the part that it multiplies with.
+pub(crate) fn product_of_few(
+    x: &[f32],
+    [inputs, outputs]: [usize; 2],
+    pack: impl Fn(Range<usize>) -> Packed<f32> + Sync,
+    bias: Option<&[f32]>,
+    finish: Finish<'_>,
+) -> Vec<f32> {
+    let rows = x.len() / inputs;
+    let work = inputs * (rows + PACKING);
+    let wide = WORTH.div_ceil(work.max(1)).max(3 * WIDE).next_multiple_of(WIDE);
+    let columns: Vec<Vec<f32>> = (0..outputs)
+        .into_par_iter()
+        .step_by(wide)
+        .map(|from| {
+            let own = from..(from + wide).min(outputs);
+            let packed = pack(own.clone());
+            let mut y = vec![0.0; rows * own.len()];
+            if let Some(bias) = bias {
+                y.chunks_exact_mut(own.len()).for_each(|y| y.copy_from_slice(&bias[own.clone()]));
+            }
+            f32::on_best(Rows { panels: packed.panels(), x, y: &mut y, new: false });
+            y
+        })
+        .collect();
+    side_by_side(&columns, rows, outputs, finish)
+}
+
+/// One matrix of parts of its columns, and what follows.
+fn side_by_side(parts: &[Vec<f32>], rows: usize, columns: usize, finish: Finish<'_>) -> Vec<f32> {
+    let many = task_rows(rows, rows, columns);
+    in_tasks(rows * columns, many * columns, |i, y| {
+        for (r, y) in y.chunks_exact_mut(columns).enumerate() {
+            let (row, mut at) = (i * many + r, 0);
+            for part in parts {
+                let width = part.len() / rows;
+                y[at..at + width].copy_from_slice(&part[row * width..][..width]);
+                at += width;
+            }
         }
-    }
-    all
+        finish.rows(columns, i * many, y);
+    })
 }
 
 /// Packs at most sixteen rows.
@@ -272,6 +276,7 @@ impl<'a, W: Word> Panels<'a, W> {
         x: &[f32],
         bias: Option<&[f32]>,
         panels: [usize; 2],
+        after: After<'_>,
         space: &mut Vec<U::Input>,
         mut room: Room<'r>,
     ) -> &'r mut [f32] {
@@ -280,7 +285,7 @@ impl<'a, W: Word> Panels<'a, W> {
         for (i, x) in x.chunks(ROWS * self.inputs).enumerate() {
             let begin = i * ROWS * width;
             let own = room.part(begin, begin + x.len() / self.inputs * width);
-            unit.run(
+            let y = unit.run(
                 #[inline(always)]
                 || {
                     let y = match bias {
@@ -288,14 +293,17 @@ impl<'a, W: Word> Panels<'a, W> {
                         None => own.cleared(),
                     };
                     self.add::<U, R, P>(unit, x, panels, space, y, false);
+                    y
                 },
             );
+            // Compiled apart: in one piece with the products the compiler runs out of registers for their sums.
+            after.finish.rows(width, after.row + i * ROWS, y);
         }
         // SAFETY: the parts are the whole room, and each has become values.
         unsafe { room.written() }
     }
 
-    /// Adds rows of `x`, at most [`ROWS`], times panels `first..end` to `y`, or puts them there if it is `new`.
+    /// Adds rows of `x`, at most [`ROWS`], times panels `first..end` to `y`, or puts them there if it is new.
     #[inline(always)]
     fn add<U: Unit<Word = W>, const R: usize, const P: usize>(
         self,
@@ -316,7 +324,7 @@ impl<'a, W: Word> Panels<'a, W> {
                 let panel = |i: usize| self.panel(p + i, words);
                 let at = (p - first) * WIDE;
                 let place = Place { width, at, new: new && begin == 0 };
-                p += match end - p {
+                let many = match end - p {
                     // Two and two keep a processor busier than three and one.
                     left if left >= P && !(P == 3 && left == 4) => {
                         let own: [_; P] = std::array::from_fn(panel);
@@ -332,9 +340,18 @@ impl<'a, W: Word> Panels<'a, W> {
                         1
                     }
                 };
+                p += many;
             }
         }
     }
+}
+
+/// What follows a product of some rows.
+#[derive(Clone, Copy, Default)]
+struct After<'a> {
+    /// The first of them, of those of the whole product.
+    row: usize,
+    finish: Finish<'a>,
 }
 
 /// [`Packed::product`].
@@ -342,6 +359,7 @@ struct Product<'a, W> {
     panels: Panels<'a, W>,
     x: Source<'a>,
     bias: Option<&'a [f32]>,
+    finish: Finish<'a>,
 }
 
 impl<W: Word> Work<W> for Product<'_, W> {
@@ -349,7 +367,7 @@ impl<W: Word> Work<W> for Product<'_, W> {
 
     fn on<U: Unit<Word = W>, const R: usize, const P: usize>(self, unit: U) -> Vec<f32> {
         const { assert!(ROWS.is_multiple_of(R)) };
-        let Self { panels, x, bias } = self;
+        let Self { panels, x, bias, finish } = self;
         let (inputs, outputs) = (panels.inputs, panels.outputs);
         assert!(bias.is_none_or(|b| b.len() == outputs), "a bias for every output");
         let (rows, count) = (x.rows(inputs), outputs.div_ceil(WIDE));
@@ -361,7 +379,8 @@ impl<W: Word> Work<W> for Product<'_, W> {
                 let own = [from, from + room.len() / outputs];
                 let x = x.read(own, inputs, &mut space.gathered);
                 let all = [0, count];
-                panels.all_rows::<U, R, P>(unit, x, bias, all, &mut space.inputs, room)
+                let after = After { row: from, finish };
+                panels.all_rows::<U, R, P>(unit, x, bias, all, after, &mut space.inputs, room)
             });
         }
         // Few rows are cut into columns, which are brought together afterwards.
@@ -373,11 +392,12 @@ impl<W: Word> Work<W> for Product<'_, W> {
                 let size = rows * panels.width(own(i));
                 in_rooms(size, size, Space::<U>::default, |space, _, room| {
                     let x = x.read([0, rows], inputs, &mut space.gathered);
-                    panels.all_rows::<U, R, P>(unit, x, bias, own(i), &mut space.inputs, room)
+                    let (part, after) = (own(i), After::default());
+                    panels.all_rows::<U, R, P>(unit, x, bias, part, after, &mut space.inputs, room)
                 })
             })
             .collect();
-        side_by_side(&columns, rows, outputs)
+        side_by_side(&columns, rows, outputs, finish)
     }
 }
 

@@ -1,5 +1,9 @@
 use super::{
-    super::{conv::Shape, tests::numbers},
+    super::{
+        activation::{self, Activation},
+        conv::Shape,
+        tests::numbers,
+    },
     *,
 };
 
@@ -19,9 +23,10 @@ impl Rounded for f32 {
     }
 
     fn all_ways(packed: &Packed<f32>, x: &[f32], bias: Option<&[f32]>) -> Ways {
-        let product = || Product { panels: packed.panels(), x: Source::Rows(x), bias };
+        let (panels, x, finish) = (packed.panels(), Source::Rows(x), Finish::default());
+        let product = || Product { panels, x, bias, finish };
         let mut ways = vec![
-            ("chosen", packed.product(Source::Rows(x), bias)),
+            ("chosen", packed.product(x, bias, finish)),
             ("plain", product().on::<_, 4, 1>(Exact(Plain))),
             ("plain, wide tiles", product().on::<_, 8, 3>(Exact(Plain))),
         ];
@@ -42,9 +47,10 @@ impl Rounded for Pair {
     }
 
     fn all_ways(packed: &Packed<Self>, x: &[f32], bias: Option<&[f32]>) -> Ways {
-        let product = || Product { panels: packed.panels(), x: Source::Rows(x), bias };
+        let (panels, x, finish) = (packed.panels(), Source::Rows(x), Finish::default());
+        let product = || Product { panels, x, bias, finish };
         let mut ways = vec![
-            ("chosen", packed.product(Source::Rows(x), bias)),
+            ("chosen", packed.product(x, bias, finish)),
             ("plain", product().on::<_, 4, 1>(Widened(Plain))),
             ("plain, wide tiles", product().on::<_, 8, 3>(Widened(Plain))),
         ];
@@ -128,8 +134,8 @@ fn windows<W: Rounded>() {
         let packed = Packed::<W>::new(&weight, shape.window());
         let mut windows = Vec::new();
         shape.gather(&x, &mut windows);
-        let want = packed.product(Source::Rows(&windows), None);
-        assert_eq!(packed.product(Source::Windows(&shape, &x), None), want);
+        let want = packed.product(Source::Rows(&windows), None, Finish::default());
+        assert_eq!(packed.product(Source::Windows(&shape, &x), None, Finish::default()), want);
     }
 }
 
@@ -184,6 +190,44 @@ fn not_finite<W: Rounded>() {
 }
 
 #[test]
+fn what_follows_has_the_bits_of_steps_on_their_own() {
+    follows::<f32>();
+    follows::<Pair>();
+}
+
+fn follows<W: Rounded>() {
+    for (rows, inputs, outputs) in [(0, 3, 4), (1, 9, 70), (40, 300, 50), (300, 20, 19)] {
+        let (x, w) = (numbers(rows * inputs, 14), numbers(outputs * inputs, 15));
+        let (slope, offset) = (numbers(outputs, 16), numbers(outputs, 17));
+        let add = numbers(rows * outputs, 18);
+        let packed = Packed::<W>::new(&w, inputs);
+        let plain = packed.product(Source::Rows(&x), Some(&offset), Finish::default());
+        for line in [None, Some([&slope[..], &offset[..]])] {
+            for add in [None, Some(&add[..])] {
+                for (relu, activation) in
+                    [(true, None), (false, None), (false, Some(Activation::QuickGelu))]
+                {
+                    let finish = Finish { line, add, relu, activation };
+                    let got = packed.product(Source::Rows(&x), Some(&offset), finish);
+                    let mut want = plain.clone();
+                    for (i, y) in want.iter_mut().enumerate() {
+                        if line.is_some() {
+                            *y = *y * slope[i % outputs] + offset[i % outputs];
+                        }
+                        *y += add.map_or(0.0, |add| add[i]);
+                        *y = if relu { y.max(0.0) } else { *y };
+                    }
+                    if let Some(kind) = activation {
+                        want = activation::forward(kind, &want);
+                    }
+                    assert_eq!(got, want, "{finish:?} of {rows} x {inputs} x {outputs}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn several_weights_lie_together() {
     let (inputs, outputs, rows) = (21, 37, 11);
     let weights = [numbers(outputs * inputs, 11), numbers(outputs * inputs, 12)];
@@ -196,7 +240,7 @@ fn several_weights_lie_together() {
     for (i, packed) in packed.iter().enumerate() {
         let mut y = vec![0.5; rows * outputs];
         Panels::new(&together[i * inputs..], 2 * inputs, outputs, inputs).rows(&x, &mut y);
-        assert_eq!(y, packed.product(Source::Rows(&x), None));
+        assert_eq!(y, packed.product(Source::Rows(&x), None, Finish::default()));
     }
 }
 

@@ -1,6 +1,7 @@
 //! The inner loop: a few rows times a few panels, their sums in registers.
 
 use super::{WIDE, units::Unit};
+use std::sync::atomic::{Ordering, compiler_fence};
 
 /// Rows that lie so far `apart`.
 #[derive(Clone, Copy)]
@@ -85,6 +86,8 @@ fn tile<U: Unit, const R: usize, const P: usize>(
                 own[p] = unit.weight(&panels[p][i], step);
             }
             for r in 0..R {
+                // The compiler would read inputs of all rows ahead, and run out of registers for the sums.
+                compiler_fence(Ordering::SeqCst);
                 for p in 0..P {
                     sums[r][p] = unit.multiply_add(sums[r][p], x[r][i], own[p], step);
                 }
