@@ -2,21 +2,18 @@
 
 use crate::{ModelError, Parameters, config::Transformer};
 use burn::tensor::Tensor;
-use clipguard_ops::{self as ops, Activation, PackedWeight, Then};
+use clipguard_ops::{self as ops, Activation, Then, Weight};
 
 /// `x w^T + b`, weight `[out, in]`.
 #[derive(Clone, Debug)]
 pub(crate) struct Linear {
-    weight: Tensor<2>,
+    weight: Weight<2>,
     bias: Option<Tensor<1>>,
-    /// The weight in bf16, for inputs that are not tracked.
-    packed: Option<PackedWeight>,
 }
 
 impl Linear {
     pub(crate) fn new(p: &Parameters, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Self {
-        let packed = p.in_bf16().then(|| PackedWeight::linear(&weight));
-        Self { weight, bias, packed }
+        Self { weight: Weight::matrix(weight, p.precision()), bias }
     }
 
     pub(crate) fn read(p: &Parameters, name: &str) -> Result<Self, ModelError> {
@@ -30,11 +27,7 @@ impl Linear {
 
     /// The same, and what follows.
     fn then<const D: usize>(&self, x: Tensor<D>, then: Then<D>) -> Tensor<D> {
-        let bias = self.bias.clone();
-        match &self.packed {
-            Some(packed) if !x.is_autodiff() => ops::linear_bf16(x, packed, bias, then),
-            _ => ops::linear_then(x, self.weight.clone(), bias, then),
-        }
+        ops::linear_then(x, &self.weight, self.bias.clone(), then)
     }
 }
 

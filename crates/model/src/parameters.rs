@@ -9,6 +9,7 @@ use crate::{
 };
 use burn::tensor::{Shape, Tensor, TensorCreationOptions, TensorData};
 use clipguard_data::Stream;
+use clipguard_ops::Precision;
 use std::{collections::BTreeMap, path::Path};
 
 /// How a parameter starts (section "Initialisation" of open_clip's and OpenAI's model files).
@@ -407,9 +408,12 @@ impl Parameters {
         Self { arithmetic, ..self }
     }
 
-    /// Whether products are in bf16.
-    pub(crate) fn in_bf16(&self) -> bool {
-        self.arithmetic == Arithmetic::Bf16
+    /// What the towers' products without gradients are computed in.
+    pub(crate) fn precision(&self) -> Precision {
+        match self.arithmetic {
+            Arithmetic::F32 => Precision::F32,
+            Arithmetic::Bf16 => Precision::Bf16,
+        }
     }
 
     /// The parameter `name` in its own shape.

@@ -8,7 +8,7 @@ use crate::{
     parameters::has_shortcut,
 };
 use burn::tensor::Tensor;
-use clipguard_ops::{self as ops, BatchNorm, ColumnStatistics, PackedWeight};
+use clipguard_ops::{self as ops, BatchNorm, ColumnStatistics, Weight};
 use std::{cell::RefCell, collections::BTreeSet};
 
 /// Batch statistics seen in a training pass, by the name of their BatchNorm, with the number of
@@ -49,14 +49,11 @@ impl<'a> Pass<'a> {
 /// A convolution without bias and its BatchNorm.
 #[derive(Clone, Debug)]
 struct ConvNorm {
-    weight: Tensor<4>,
-    /// The weight in bf16, for inputs that are not tracked.
-    packed: Option<PackedWeight>,
+    weight: Weight<4>,
     gamma: Tensor<1>,
     beta: Tensor<1>,
     running: ColumnStatistics,
     name: String,
-    stride: usize,
     relu: bool,
 }
 
@@ -70,10 +67,11 @@ impl ConvNorm {
     ) -> Result<Self, ModelError> {
         let part = |name: &str| p.get::<1>(&format!("{norm}.{name}"));
         let plain = |t: Tensor<1>| if t.is_autodiff() { t.inner() } else { t };
-        let weight = p.get(&format!("{conv}.weight"))?;
+        let weight: Tensor<4> = p.get(&format!("{conv}.weight"))?;
+        // Pictures keep their size, but for the stride.
+        let pad = (weight.dims()[2] - 1) / 2;
         Ok(Self {
-            packed: p.in_bf16().then(|| PackedWeight::conv2d(&weight, stride, padding(&weight))),
-            weight,
+            weight: Weight::filters(weight, stride, pad, p.precision()),
             gamma: part("weight")?,
             beta: part("bias")?,
             running: ColumnStatistics {
@@ -81,14 +79,12 @@ impl ConvNorm {
                 variance: plain(part("running_var")?),
             },
             name: norm.to_owned(),
-            stride,
             relu,
         })
     }
 
     /// The convolution and its BatchNorm, a shortcut added to them, and ReLU if this has one.
     fn forward(&self, x: Tensor<4>, pass: Pass<'_>, shortcut: Option<Tensor<4>>) -> Tensor<4> {
-        let (weight, stride, pad) = (&self.weight, self.stride, padding(&self.weight));
         let norm = BatchNorm {
             statistics: &self.running,
             gamma: &self.gamma,
@@ -97,26 +93,16 @@ impl ConvNorm {
             of_batch: false,
             relu: self.relu,
         };
-        match (pass.seen(&self.name), &self.packed) {
-            (Some(seen), _) => {
-                let x = ops::conv2d(x, weight.clone(), stride, pad);
-                let statistics = ops::column_statistics(&x);
-                let rows = x.dims()[..3].iter().product();
-                seen.borrow_mut().push((self.name.clone(), statistics.clone(), rows));
-                let norm = BatchNorm { statistics: &statistics, of_batch: true, ..norm };
-                ops::batch_norm(x, norm, shortcut)
-            }
-            (None, Some(packed)) if !x.is_autodiff() => {
-                ops::conv2d_norm_bf16(x, packed, norm, shortcut)
-            }
-            (None, _) => ops::conv2d_norm(x, weight.clone(), stride, pad, norm, shortcut),
-        }
+        let Some(seen) = pass.seen(&self.name) else {
+            return ops::conv2d_norm(x, &self.weight, norm, shortcut);
+        };
+        let (stride, pad) = self.weight.window();
+        let x = ops::conv2d(x, self.weight.tensor(), stride, pad);
+        let statistics = ops::column_statistics(&x);
+        let rows = x.dims()[..3].iter().product();
+        seen.borrow_mut().push((self.name.clone(), statistics.clone(), rows));
+        ops::batch_norm(x, BatchNorm { statistics: &statistics, of_batch: true, ..norm }, shortcut)
     }
-}
-
-/// Zeros around the pictures, which keep their size.
-fn padding(weight: &Tensor<4>) -> usize {
-    (weight.dims()[2] - 1) / 2
 }
 
 #[derive(Clone, Debug)]

@@ -2,9 +2,7 @@
 
 use crate::kernels::{
     activation::{self, Activation},
-    attention, conv,
-    finish::Finish,
-    linear, norm, pool,
+    attention, conv, linear, norm, pool,
 };
 use burn::{
     backend::{
@@ -126,7 +124,7 @@ macro_rules! rows {
 
 pub(crate) use rows;
 
-pub(crate) fn conv_shape(x: &[usize], w: &[usize], stride: usize, pad: usize) -> conv::Shape {
+fn conv_shape(x: &[usize], w: &[usize], stride: usize, pad: usize) -> conv::Shape {
     conv::Shape { n: x[0], h: x[1], w: x[2], c: x[3], out: w[0], kernel: w[2], stride, pad }
 }
 
@@ -141,16 +139,13 @@ fn attention_shape(x: &[usize], heads: usize, causal: bool) -> attention::Shape 
 impl FusedOps for Flex {
     fn fused_linear(x: FlexTensor, w: FlexTensor, b: FlexTensor) -> FlexTensor {
         let (rows, outputs, inputs) = (dims(&x)[0], dims(&w)[0], last(&w));
-        let y = rows!(x, w, b => {
-            linear::forward(x, w, (!b.is_empty()).then_some(b), inputs, Finish::default())
-        });
+        let y = rows!(x, w, b => linear::forward(x, w, (!b.is_empty()).then_some(b), inputs));
         tensor(y, &[rows, outputs])
     }
 
     fn fused_conv2d(x: FlexTensor, w: FlexTensor, stride: usize, pad: usize) -> FlexTensor {
         let s = conv_shape(&dims(&x), &dims(&w), stride, pad);
-        let y = rows!(x, w => conv::forward(&s, x, w, Finish::default()));
-        tensor(y, &[s.n, s.out_h(), s.out_w(), s.out])
+        tensor(rows!(x, w => conv::forward(&s, x, w)), &[s.n, s.out_h(), s.out_w(), s.out])
     }
 
     fn fused_avg_pool(x: FlexTensor, k: usize) -> FlexTensor {

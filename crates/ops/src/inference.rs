@@ -1,18 +1,21 @@
-//! Products whose results are finished while they are in the cache, for tensors that nobody asks a gradient
-//! of: BatchNorm, a shortcut or an activation on its own would walk through all of the memory once more.
+//! Products without gradients. The weight is packed once, and what follows a product is done while its results
+//! are in the cache: BatchNorm, a shortcut or an activation on its own would walk through all of the memory
+//! once more.
 //!
-//! A tracked tensor goes through the operations one by one instead. The bits are the same.
+//! A tracked tensor goes through the operations one by one instead, in f32; of that, products in f32 have the
+//! same bits.
 
 use crate::{
-    Activation, BatchNorm, Op, PackedWeight, activation, batch_norm, conv2d,
-    extension::{conv_shape, dims, last, rows, tensor},
+    Activation, BatchNorm, Op, Weight, activation, batch_norm, conv2d,
+    extension::{dims, last, rows, tensor},
     is_fused,
-    kernels::{conv, finish::Finish, linear},
-    linear as plain_linear,
+    kernels::{conv::Shape, finish::Finish},
+    linear,
+    packed::PackedWeight,
 };
 use burn::{
     backend::{Backend, Flex, backend_extension, tensor::FloatTensor},
-    tensor::{DType, Device, Shape, Tensor},
+    tensor::{Shape as Dimensions, Tensor},
 };
 use burn_flex::FlexTensor;
 
@@ -27,167 +30,81 @@ pub enum Then<const D: usize> {
     Add(Tensor<D>),
 }
 
-impl<const D: usize> Then<D> {
-    /// The tensor to add, as rows (none: empty), and the activation.
-    fn parts(self, rows: [usize; 2], device: &Device) -> (Tensor<2>, Option<Activation>) {
-        match self {
-            Self::Nothing => (Tensor::empty([0, 0], device), None),
-            Self::Activation(kind) => (Tensor::empty([0, 0], device), Some(kind)),
-            Self::Add(add) => (add.reshape(rows), None),
-        }
-    }
-
-    fn is_tracked(&self) -> bool {
-        matches!(self, Self::Add(add) if add.is_autodiff())
-    }
-}
-
-/// [`crate::linear`] and what follows.
+/// [`linear`] and what follows. The bits of a row depend on that row, on weight and bias, and on the row that
+/// is added.
 ///
 /// # Panics
 /// When a tensor to add is of another shape than the results.
 pub fn linear_then<const D: usize>(
     x: Tensor<D>,
-    w: Tensor<2>,
+    w: &Weight<2>,
     b: Option<Tensor<1>>,
     then: Then<D>,
 ) -> Tensor<D> {
     let tracked = x.is_autodiff()
-        || w.is_autodiff()
+        || w.is_tracked()
         || b.as_ref().is_some_and(Tensor::is_autodiff)
-        || then.is_tracked();
+        || matches!(&then, Then::Add(add) if add.is_autodiff());
     if tracked || !is_fused(&x) {
-        let y = plain_linear(x, w, b);
+        let y = linear(x, w.tensor(), b);
         return match then {
             Then::Nothing => y,
             Then::Activation(kind) => activation(y, kind),
             Then::Add(add) => y + add,
         };
     }
-    let (mut shape, [out, inputs], device) = (x.dims(), w.dims(), x.device());
-    assert_eq!(shape[D - 1], inputs, "linear: input width and weight {out}x{inputs} disagree");
-    let rows = shape.iter().product::<usize>() / inputs;
-    shape[D - 1] = out;
-    let (add, kind) = then.parts([rows, out], &device);
-    let b = b.unwrap_or_else(|| Tensor::empty([0], &device));
-    let (x, w, b) =
-        (x.reshape([rows, inputs]).into_dispatch(), w.into_dispatch(), b.into_dispatch());
-    let y = Op::finished_linear(x, w, b, add.into_dispatch(), kind);
-    Tensor::<2>::from_dispatch(y).reshape(Shape::from(shape))
+    let (mut shape, packed, device) = (x.dims(), w.packed(), x.device());
+    let inputs = shape[D - 1];
+    let rows = shape.iter().product::<usize>() / inputs.max(1);
+    let s = packed.shape([rows, 1, 1, inputs]);
+    shape[D - 1] = s.out;
+    let none = || Tensor::<1>::empty([0], &device).into_dispatch();
+    let (add, kind) = match then {
+        Then::Nothing => (none(), None),
+        Then::Activation(kind) => (none(), Some(kind)),
+        Then::Add(add) => (add.into_dispatch(), None),
+    };
+    let b = b.map_or_else(none, Tensor::into_dispatch);
+    let x = x.reshape([rows, inputs]).into_dispatch();
+    let y = Op::finished_linear(x, packed.clone(), b, add, kind);
+    Tensor::<2>::from_dispatch(y).reshape(Dimensions::from(shape))
 }
 
-/// As [`linear_then`]: `x` and the weight rounded to bf16, products summed in f32, the rest in f32.
-///
-/// The bits of a row depend on that row and on weight and bias alone.
-///
-/// # Panics
-/// When `x` is tracked, because there is no gradient; or not in f32 on the processor; or the weight is that of a
-/// convolution.
-pub fn linear_bf16<const D: usize>(
-    x: Tensor<D>,
-    w: &PackedWeight,
-    b: Option<Tensor<1>>,
-    then: Then<D>,
-) -> Tensor<D> {
-    assert_inference(&x);
-    let (mut shape, device, [out, inputs]) = (x.dims(), x.device(), w.matrix());
-    assert_eq!(shape[D - 1], inputs, "linear: input width and weight {out}x{inputs} disagree");
-    let rows = shape.iter().product::<usize>() / inputs;
-    shape[D - 1] = out;
-    let (add, kind) = then.parts([rows, out], &device);
-    let b = b.unwrap_or_else(|| Tensor::empty([0], &device));
-    let (x, b) = (x.reshape([rows, inputs]).into_dispatch(), b.into_dispatch());
-    let y = Op::finished_linear_bf16(x, w.clone(), b, add.into_dispatch(), kind);
-    Tensor::<2>::from_dispatch(y).reshape(Shape::from(shape))
-}
-
-/// [`crate::conv2d`] without gradients, then BatchNorm with statistics that do not come of the batch, then what
-/// [`batch_norm`] does with a shortcut; of tracked tensors the same step by step.
+/// [`conv2d`], then [`batch_norm`] with what that does with a shortcut. Without gradients, and with statistics
+/// that do not come of the batch, in one step.
 pub fn conv2d_norm(
     x: Tensor<4>,
-    weight: Tensor<4>,
-    stride: usize,
-    pad: usize,
+    weight: &Weight<4>,
     norm: BatchNorm<'_>,
     shortcut: Option<Tensor<4>>,
 ) -> Tensor<4> {
-    let tracked =
-        [&x, &weight].into_iter().chain(&shortcut).any(Tensor::is_autodiff) || norm.is_tracked();
+    let statistics = [&norm.statistics.mean, &norm.statistics.variance];
+    let tracked = weight.is_tracked()
+        || [&x].into_iter().chain(&shortcut).any(Tensor::is_autodiff)
+        || [norm.gamma, norm.beta].into_iter().chain(statistics).any(Tensor::is_autodiff);
     if tracked || norm.of_batch || !is_fused(&x) {
-        return batch_norm(conv2d(x, weight, stride, pad), norm, shortcut);
+        let (stride, pad) = weight.window();
+        return batch_norm(conv2d(x, weight.tensor(), stride, pad), norm, shortcut);
     }
-    let ([_, h, w, c], [out, c_in, k, k2]) = (x.dims(), weight.dims());
-    assert!(c == c_in && k == k2, "conv2d: {c} channels against weight {out}x{c_in}x{k}x{k2}");
-    assert!(h + 2 * pad >= k && w + 2 * pad >= k, "conv2d: kernel {k} exceeds {h}x{w}");
-    let [slope, offset, add] = norm.parts(shortcut, &x.device());
-    let place = Place { stride, pad, relu: norm.relu };
-    let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
-    Tensor::from_dispatch(Op::finished_conv(x, weight, slope, offset, add, place))
-}
-
-/// As [`conv2d_norm`], rounded as [`linear_bf16`]. Where 3x3 filters go by Winograd's algorithm, it is their
-/// patches that are rounded.
-///
-/// # Panics
-/// As [`linear_bf16`], or when the statistics are to come of the batch.
-pub fn conv2d_norm_bf16(
-    x: Tensor<4>,
-    weight: &PackedWeight,
-    norm: BatchNorm<'_>,
-    shortcut: Option<Tensor<4>>,
-) -> Tensor<4> {
-    assert_inference(&x);
-    assert!(!norm.of_batch, "products in bf16 are not for training");
-    weight.assert_fits(x.dims());
-    let [slope, offset, add] = norm.parts(shortcut, &x.device());
-    let x = x.into_dispatch();
-    let y = Op::finished_conv_bf16(x, weight.clone(), slope, offset, add, norm.relu);
-    Tensor::from_dispatch(y)
-}
-
-fn assert_inference<const D: usize>(x: &Tensor<D>) {
-    assert!(!x.is_autodiff(), "products in bf16 have no gradient");
-    assert!(
-        x.dtype() == DType::F32 && x.device() == Device::flex(),
-        "products in bf16 are for f32 on the processor"
-    );
-}
-
-impl BatchNorm<'_> {
-    fn is_tracked(&self) -> bool {
-        let statistics = [&self.statistics.mean, &self.statistics.variance];
-        [self.gamma, self.beta].into_iter().chain(statistics).any(Tensor::is_autodiff)
-    }
-
-    /// Slope and offset of every column, and the shortcut (none: empty).
-    fn parts(self, shortcut: Option<Tensor<4>>, device: &Device) -> [FloatTensor<Op>; 3] {
-        let inverse = (self.statistics.variance.clone() + self.eps).sqrt().recip();
-        let slope = self.gamma.clone() * inverse;
-        let offset = self.beta.clone() - self.statistics.mean.clone() * slope.clone();
-        let add = shortcut.unwrap_or_else(|| Tensor::empty([0, 0, 0, 0], device));
-        [slope.into_dispatch(), offset.into_dispatch(), add.into_dispatch()]
-    }
-}
-
-/// Where the windows of a convolution lie, and whether ReLU follows.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Place {
-    stride: usize,
-    pad: usize,
-    relu: bool,
+    let (s, device) = (weight.packed().shape(x.dims()), x.device());
+    let inverse = (norm.statistics.variance.clone() + norm.eps).sqrt().recip();
+    let slope = norm.gamma.clone() * inverse;
+    let offset = norm.beta.clone() - norm.statistics.mean.clone() * slope.clone();
+    let add = shortcut.unwrap_or_else(|| Tensor::empty([0; 4], &device));
+    Tensor::from_dispatch(Op::finished_conv(
+        x.into_dispatch(),
+        (weight.packed().clone(), s),
+        slope.into_dispatch(),
+        offset.into_dispatch(),
+        add.into_dispatch(),
+        norm.relu,
+    ))
 }
 
 /// The products, dispatched on the device of their input.
 #[backend_extension(Flex)]
 pub(crate) trait FinishedOps: Backend {
     fn finished_linear(
-        x: FloatTensor<Self>,
-        w: FloatTensor<Self>,
-        b: FloatTensor<Self>,
-        add: FloatTensor<Self>,
-        kind: Option<Activation>,
-    ) -> FloatTensor<Self>;
-    fn finished_linear_bf16(
         x: FloatTensor<Self>,
         w: PackedWeight,
         b: FloatTensor<Self>,
@@ -196,15 +113,7 @@ pub(crate) trait FinishedOps: Backend {
     ) -> FloatTensor<Self>;
     fn finished_conv(
         x: FloatTensor<Self>,
-        w: FloatTensor<Self>,
-        slope: FloatTensor<Self>,
-        offset: FloatTensor<Self>,
-        add: FloatTensor<Self>,
-        place: Place,
-    ) -> FloatTensor<Self>;
-    fn finished_conv_bf16(
-        x: FloatTensor<Self>,
-        w: PackedWeight,
+        w: (PackedWeight, Shape),
         slope: FloatTensor<Self>,
         offset: FloatTensor<Self>,
         add: FloatTensor<Self>,
@@ -216,80 +125,42 @@ fn some(values: &[f32]) -> Option<&[f32]> {
     (!values.is_empty()).then_some(values)
 }
 
-/// # Panics
-/// When there is something to add, but not to every result.
-fn finish_of<'a>(
-    line: Option<[&'a [f32]; 2]>,
-    add: &'a [f32],
-    results: usize,
-    relu: bool,
-    activation: Option<Activation>,
-) -> Finish<'a> {
-    assert!(add.is_empty() || add.len() == results, "{} values to add to {results}", add.len());
-    Finish { line, add: some(add), relu, activation }
+fn assert_added(add: &FlexTensor, results: usize) {
+    let count: usize = dims(add).iter().product();
+    assert!(count == 0 || count == results, "{count} values to add to {results}");
 }
 
 impl FinishedOps for Flex {
     fn finished_linear(
         x: FlexTensor,
-        w: FlexTensor,
-        b: FlexTensor,
-        add: FlexTensor,
-        kind: Option<Activation>,
-    ) -> FlexTensor {
-        let (count, outputs, inputs) = (dims(&x)[0], dims(&w)[0], last(&w));
-        let y = rows!(x, w, b, add => {
-            let finish = finish_of(None, add, count * outputs, false, kind);
-            linear::forward(x, w, some(b), inputs, finish)
-        });
-        tensor(y, &[count, outputs])
-    }
-
-    fn finished_linear_bf16(
-        x: FlexTensor,
         w: PackedWeight,
         b: FlexTensor,
         add: FlexTensor,
         kind: Option<Activation>,
     ) -> FlexTensor {
-        let (count, [outputs, _]) = (dims(&x)[0], w.matrix());
+        let s = w.shape([dims(&x)[0], 1, 1, last(&x)]);
+        assert_added(&add, s.n * s.out);
         let y = rows!(x, b, add => {
-            w.rows(x, some(b), finish_of(None, add, count * outputs, false, kind))
+            let finish = Finish { add: some(add), activation: kind, ..Finish::default() };
+            w.multiply(&s, x, some(b), finish)
         });
-        tensor(y, &[count, outputs])
+        tensor(y, &[s.n, s.out])
     }
 
     fn finished_conv(
         x: FlexTensor,
-        w: FlexTensor,
-        slope: FlexTensor,
-        offset: FlexTensor,
-        add: FlexTensor,
-        place: Place,
-    ) -> FlexTensor {
-        let s = conv_shape(&dims(&x), &dims(&w), place.stride, place.pad);
-        let shape = [s.n, s.out_h(), s.out_w(), s.out];
-        let results = shape.iter().product();
-        let y = rows!(x, w, slope, offset, add => {
-            let finish = finish_of(Some([slope, offset]), add, results, place.relu, None);
-            conv::forward(&s, x, w, finish)
-        });
-        tensor(y, &shape)
-    }
-
-    fn finished_conv_bf16(
-        x: FlexTensor,
-        w: PackedWeight,
+        (w, s): (PackedWeight, Shape),
         slope: FlexTensor,
         offset: FlexTensor,
         add: FlexTensor,
         relu: bool,
     ) -> FlexTensor {
-        let s = w.shape(&dims(&x));
         let shape = [s.n, s.out_h(), s.out_w(), s.out];
-        let results = shape.iter().product();
+        assert_added(&add, shape.iter().product());
         let y = rows!(x, slope, offset, add => {
-            w.pictures(&s, x, finish_of(Some([slope, offset]), add, results, relu, None))
+            let line = Some([slope, offset]);
+            let finish = Finish { line, add: some(add), relu, ..Finish::default() };
+            w.multiply(&s, x, None, finish)
         });
         tensor(y, &shape)
     }

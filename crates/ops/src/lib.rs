@@ -14,6 +14,9 @@
 //!   registers once for all tasks, in f32 or in bf16. Convolutions of 3x3 and stride 1 go by Winograd's
 //!   F(2x2, 3x3), forward and both gradients. What is left to the `gemm` crate are attention and the
 //!   gradients of weights.
+//! - Without gradients a weight is packed once and kept ([`Weight`]), and what follows a product (BatchNorm, a
+//!   shortcut, an activation) is done while its results are in the cache ([`linear_then`], [`conv2d_norm`]), with
+//!   the bits of the steps on their own.
 //! - `unsafe` occurs in four modules, each with its proofs: the call of the `gemm` crate behind checked
 //!   shapes (`matmul`), results in memory that was not cleared before (`fresh`), instructions that multiply
 //!   bf16 (`packed`), and one setting of the allocator. `.ci/sanitise` runs the kernels' tests under the
@@ -38,9 +41,9 @@ mod packed;
 
 pub use allocator::keep_freed_memory;
 pub use device::device;
-pub use inference::{Then, conv2d_norm, conv2d_norm_bf16, linear_bf16, linear_then};
+pub use inference::{Then, conv2d_norm, linear_then};
 pub use kernels::activation::Activation;
-pub use packed::PackedWeight;
+pub use packed::{Precision, Weight};
 
 use burn::{
     backend::Dispatch,

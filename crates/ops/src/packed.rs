@@ -1,123 +1,172 @@
-//! Weights in bf16, for inference: rounded and brought into the order of the product once.
+//! Weights as products without gradients read them: rounded if asked for, and in the order of the product.
 
 use crate::kernels::{
     conv::Shape,
     finish::Finish,
-    packed::{Packed, Pair, Source, WIDE},
+    packed::{Packed, Pair, Source, WIDE, Word},
     winograd,
 };
-use burn::tensor::{DType, Device, Tensor, TensorData};
-use std::{fmt, sync::Arc};
+use burn::tensor::{Tensor, TensorData};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
-/// A weight in bf16, as [`crate::linear_bf16`] and [`crate::conv2d_norm_bf16`] read it. Clones share it.
-#[derive(Clone)]
-pub struct PackedWeight {
-    words: Arc<Words>,
-    out: usize,
-    /// Channels of the input.
-    c: usize,
-    /// Side of the filters; 1 for a matrix.
-    kernel: usize,
+/// What products without gradients are computed in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// f32.
+    F32,
+    /// Both factors rounded to bf16, products summed in f32. Where 3x3 filters go by Winograd's algorithm, what
+    /// is rounded are the patches of both.
+    Bf16,
+}
+
+/// A weight `[out, in]`, or square filters `[out, c, k, k]`.
+///
+/// The first product without gradients packs it, and keeps that beside the tensor: as much memory again in
+/// f32 (16/9 of it for filters that go by Winograd's algorithm), half of it in bf16. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Weight<const D: usize> {
+    tensor: Tensor<D>,
+    precision: Precision,
     stride: usize,
     pad: usize,
+    packed: Arc<OnceLock<PackedWeight>>,
+}
+
+impl Weight<2> {
+    /// A matrix.
+    pub fn matrix(tensor: Tensor<2>, precision: Precision) -> Self {
+        Self { tensor, precision, stride: 1, pad: 0, packed: Arc::default() }
+    }
+
+    pub(crate) fn packed(&self) -> &PackedWeight {
+        self.packed.get_or_init(|| {
+            let [out, inputs] = self.tensor.dims();
+            let shape = Shape { n: 0, h: 1, w: 1, c: inputs, out, kernel: 1, stride: 1, pad: 0 };
+            PackedWeight::new(shape, &self.tensor, self.precision)
+        })
+    }
+}
+
+impl Weight<4> {
+    /// Filters of a convolution with this stride and zero padding.
+    pub fn filters(tensor: Tensor<4>, stride: usize, pad: usize, precision: Precision) -> Self {
+        Self { tensor, precision, stride, pad, packed: Arc::default() }
+    }
+
+    /// Stride and padding.
+    pub fn window(&self) -> (usize, usize) {
+        (self.stride, self.pad)
+    }
+
+    pub(crate) fn packed(&self) -> &PackedWeight {
+        self.packed.get_or_init(|| {
+            let ([out, c, kernel, _], stride, pad) = (self.tensor.dims(), self.stride, self.pad);
+            let shape = Shape { n: 0, h: kernel, w: kernel, c, out, kernel, stride, pad };
+            PackedWeight::new(shape, &self.tensor, self.precision)
+        })
+    }
+}
+
+impl<const D: usize> Weight<D> {
+    /// The weight in f32, for gradients.
+    pub fn tensor(&self) -> Tensor<D> {
+        self.tensor.clone()
+    }
+
+    pub(crate) fn is_tracked(&self) -> bool {
+        self.tensor.is_autodiff()
+    }
+}
+
+/// A packed weight. Clones share it.
+#[derive(Clone)]
+pub(crate) struct PackedWeight {
+    words: Arc<Words>,
+    /// The convolution of no pictures; that of 1x1 for a matrix.
+    shape: Shape,
 }
 
 enum Words {
-    /// A matrix, for rows or windows.
-    Matrix(Packed<Pair>),
+    F32(Form<f32>),
+    Bf16(Form<Pair>),
+}
+
+enum Form<W> {
+    /// For rows or windows.
+    Matrix(Packed<W>),
     /// Filters of 3x3 for the patches of Winograd's algorithm.
-    Patches(Vec<[Pair; WIDE]>),
+    Patches(Vec<[W; WIDE]>),
+}
+
+impl<W: Word> Form<W> {
+    fn new(shape: &Shape, weight: &[f32]) -> Self {
+        match winograd::is_for(shape) {
+            true => Self::Patches(winograd::filters(shape, weight)),
+            false => Self::Matrix(Packed::new(&shape.filters(weight), shape.window())),
+        }
+    }
+
+    fn multiply(&self, s: &Shape, x: &[f32], bias: Option<&[f32]>, finish: Finish<'_>) -> Vec<f32> {
+        match self {
+            Self::Patches(filters) => winograd::convolve(s, x, filters, finish),
+            Self::Matrix(packed) if (s.kernel, s.stride, s.pad) == (1, 1, 0) => {
+                packed.product(Source::Rows(x), bias, finish)
+            }
+            Self::Matrix(packed) => packed.product(Source::Windows(s, x), bias, finish),
+        }
+    }
 }
 
 impl fmt::Debug for PackedWeight {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { out, c, kernel, .. } = self;
-        write!(f, "PackedWeight({out} x {c} x {kernel}x{kernel})")
+        let Shape { out, c, kernel, .. } = self.shape;
+        write!(f, "a weight of {out} x {c} x {kernel}x{kernel}")
     }
 }
 
 impl PackedWeight {
-    /// Packs a matrix `[out, in]`.
-    ///
-    /// # Panics
-    /// When it is not in f32 on the processor.
-    pub fn linear(weight: &Tensor<2>) -> Self {
-        let [out, c] = weight.dims();
-        let words = Words::Matrix(Packed::new(floats(&on_processor(weight.clone())), c));
-        Self { words: Arc::new(words), out, c, kernel: 1, stride: 1, pad: 0 }
-    }
-
-    /// Packs square filters `[out, c, k, k]` of a convolution with this stride and zero padding.
-    ///
-    /// # Panics
-    /// As [`PackedWeight::linear`].
-    pub fn conv2d(weight: &Tensor<4>, stride: usize, pad: usize) -> Self {
-        let [out, c, kernel, _] = weight.dims();
-        let shape = Shape { n: 0, h: kernel, w: kernel, c, out, kernel, stride, pad };
-        let data = on_processor(weight.clone());
-        let words = if winograd::is_for(&shape) {
-            Words::Patches(winograd::forward_filters(&shape, floats(&data)))
-        } else {
-            Words::Matrix(Packed::new(&shape.filters(floats(&data)), shape.window()))
+    fn new<const D: usize>(shape: Shape, weight: &Tensor<D>, precision: Precision) -> Self {
+        let data = weight.clone().into_data();
+        let words = match precision {
+            Precision::F32 => Words::F32(Form::new(&shape, floats(&data))),
+            Precision::Bf16 => Words::Bf16(Form::new(&shape, floats(&data))),
         };
-        Self { words: Arc::new(words), out, c, kernel, stride, pad }
+        Self { words: Arc::new(words), shape }
     }
 
-    /// Outputs and inputs of a matrix.
+    /// Its convolution of pictures of these sides.
     ///
     /// # Panics
-    /// When it is no matrix, but filters.
-    pub(crate) fn matrix(&self) -> [usize; 2] {
-        assert!(self.kernel == 1, "linear: {self:?} is the weight of a convolution");
-        [self.out, self.c]
-    }
-
-    /// # Panics
-    /// When pictures of another number of channels are given, or smaller ones than a filter.
-    pub(crate) fn assert_fits(&self, [_, h, w, c]: [usize; 4]) {
-        let (kernel, pad) = (self.kernel, self.pad);
-        assert!(c == self.c, "conv2d: {c} channels against {self:?}");
+    /// When they have another number of channels, or are smaller than a filter.
+    pub(crate) fn shape(&self, pictures: [usize; 4]) -> Shape {
+        let [n, h, w, c] = pictures;
+        let (kernel, pad) = (self.shape.kernel, self.shape.pad);
+        assert!(c == self.shape.c, "{c} inputs or channels against {self:?}");
         assert!(
             h + 2 * pad >= kernel && w + 2 * pad >= kernel,
             "conv2d: kernel {kernel} exceeds {h}x{w}"
         );
+        Shape { n, h, w, ..self.shape }
     }
 
-    /// The convolution of pictures of these sides.
-    pub(crate) fn shape(&self, pictures: &[usize]) -> Shape {
-        let Self { out, c, kernel, stride, pad, .. } = *self;
-        Shape { n: pictures[0], h: pictures[1], w: pictures[2], c, out, kernel, stride, pad }
-    }
-
-    /// `x w^T + b`, and what follows.
-    pub(crate) fn rows(&self, x: &[f32], bias: Option<&[f32]>, finish: Finish<'_>) -> Vec<f32> {
+    /// The convolution, or of a matrix the product, and what follows. A bias is for matrices.
+    pub(crate) fn multiply(
+        &self,
+        s: &Shape,
+        x: &[f32],
+        bias: Option<&[f32]>,
+        finish: Finish<'_>,
+    ) -> Vec<f32> {
         match &*self.words {
-            Words::Matrix(packed) => packed.product(Source::Rows(x), bias, finish),
-            Words::Patches(_) => unreachable!("only filters of 3x3 are kept so"),
+            Words::F32(form) => form.multiply(s, x, bias, finish),
+            Words::Bf16(form) => form.multiply(s, x, bias, finish),
         }
     }
-
-    /// The convolution of pictures `[n, h, w, c]`, and what follows.
-    pub(crate) fn pictures(&self, s: &Shape, x: &[f32], finish: Finish<'_>) -> Vec<f32> {
-        match &*self.words {
-            Words::Patches(filters) => winograd::convolve(s, x, filters, finish),
-            Words::Matrix(packed) if (s.kernel, s.stride, s.pad) == (1, 1, 0) => {
-                packed.product(Source::Rows(x), None, finish)
-            }
-            Words::Matrix(packed) => packed.product(Source::Windows(s, x), None, finish),
-        }
-    }
-}
-
-fn on_processor<const D: usize>(weight: Tensor<D>) -> TensorData {
-    assert!(!weight.is_autodiff(), "weights in bf16 have no gradient");
-    assert!(
-        weight.dtype() == DType::F32 && weight.device() == Device::flex(),
-        "weights in bf16 are made of f32 on the processor"
-    );
-    weight.into_data()
 }
 
 fn floats(data: &TensorData) -> &[f32] {
-    data.as_slice().unwrap_or_else(|error| unreachable!("checked to be f32: {error:?}"))
+    data.as_slice().unwrap_or_else(|error| unreachable!("fused products are in f32: {error:?}"))
 }

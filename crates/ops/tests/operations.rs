@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use clipguard_ops::{self as ops, Activation, BatchNorm, ColumnStatistics, Then, composed};
+use clipguard_ops::{
+    self as ops, Activation, BatchNorm, ColumnStatistics, Precision, Then, Weight, composed,
+};
 
 /// An operation on flat inputs, so that one driver serves all ranks.
 type Body = Box<dyn Fn(&[Tensor<1>]) -> Tensor<1> + Send + Sync>;
@@ -221,6 +223,10 @@ fn batch_norm(rows: usize, width: usize, of_batch: bool, relu: bool) -> Case {
     )
 }
 
+fn matrix(w: Tensor<2>) -> Weight<2> {
+    Weight::matrix(w, Precision::F32)
+}
+
 fn linear_activated(rows: usize, inputs: usize, outputs: usize, kind: Activation) -> Case {
     let x = move |t: &[Tensor<1>]| t[0].clone().reshape([rows, inputs]);
     let w = move |t: &[Tensor<1>]| t[1].clone().reshape([outputs, inputs]);
@@ -228,7 +234,7 @@ fn linear_activated(rows: usize, inputs: usize, outputs: usize, kind: Activation
     case(
         format!("linear {rows} x {inputs} -> {outputs}, then {kind:?}"),
         &[rows * inputs, outputs * inputs, outputs],
-        move |t| flatten(ops::linear_then(x(t), w(t), b(t), Then::Activation(kind))),
+        move |t| flatten(ops::linear_then(x(t), &matrix(w(t)), b(t), Then::Activation(kind))),
         move |t| flatten(composed::activation(composed::linear(x(t), w(t), b(t)), kind)),
     )
 }
@@ -240,7 +246,7 @@ fn linear_added(rows: usize, inputs: usize, outputs: usize) -> Case {
     case(
         format!("linear {rows} x {inputs} -> {outputs}, then an addition"),
         &[rows * inputs, outputs * inputs, rows * outputs],
-        move |t| flatten(ops::linear_then(x(t), w(t), None, Then::Add(add(t)))),
+        move |t| flatten(ops::linear_then(x(t), &matrix(w(t)), None, Then::Add(add(t)))),
         move |t| flatten(composed::linear(x(t), w(t), None) + add(t)),
     )
 }
@@ -269,7 +275,8 @@ fn convolution_norm(
         move |t| {
             let statistics = fixed(out, &t[0].device());
             let norm = norm(&statistics, &t[2..], relu);
-            flatten(ops::conv2d_norm(x(t), w(t), stride, pad, norm, shortcut(t)))
+            let weight = Weight::filters(w(t), stride, pad, Precision::F32);
+            flatten(ops::conv2d_norm(x(t), &weight, norm, shortcut(t)))
         },
         move |t| {
             let statistics = fixed(out, &t[0].device());

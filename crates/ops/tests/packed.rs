@@ -3,7 +3,7 @@
 
 use burn::tensor::{Device, Shape, Tensor, TensorData};
 use clipguard_ops::{
-    self as ops, Activation, BatchNorm, ColumnStatistics, PackedWeight, Then, composed,
+    self as ops, Activation, BatchNorm, ColumnStatistics, Precision, Then, Weight, composed,
 };
 
 /// Numbers in [-1, 1), of some that bf16 holds and most that it does not.
@@ -46,33 +46,41 @@ fn on_threads<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) -> R {
     rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(work)
 }
 
+fn matrix(w: &Tensor<2>) -> Weight<2> {
+    Weight::matrix(w.clone(), Precision::Bf16)
+}
+
+fn filters(w: &Tensor<4>, stride: usize, pad: usize) -> Weight<4> {
+    Weight::filters(w.clone(), stride, pad, Precision::Bf16)
+}
+
 #[test]
 fn linear_is_the_product_of_rounded_factors() {
     for (rows, inputs, outputs) in [(1, 64, 64), (7, 33, 10), (50, 96, 129), (300, 1100, 48)] {
         let x = numbers([rows, 1, inputs], 1);
         let (w, b) = (numbers([outputs, inputs], 2), numbers([outputs], 3));
-        let packed = PackedWeight::linear(&w);
+        let packed = matrix(&w);
         for b in [None, Some(b)] {
             let want = composed::linear(rounded(&x), rounded(&w), b.clone());
-            close(ops::linear_bf16(x.clone(), &packed, b, Then::Nothing), want);
+            close(ops::linear_then(x.clone(), &packed, b, Then::Nothing), want);
         }
     }
     // Any layout of the input.
     let (x, w) = (numbers([40, 6, 30], 4), numbers([20, 40], 5));
     let x = x.permute([1, 2, 0]);
     let want = composed::linear(rounded(&x), rounded(&w), None);
-    close(ops::linear_bf16(x, &PackedWeight::linear(&w), None, Then::Nothing), want);
+    close(ops::linear_then(x, &matrix(&w), None, Then::Nothing), want);
 }
 
 #[test]
 fn what_follows_is_computed_in_f32() {
     let (x, w, b) = (numbers([30, 50], 15), numbers([20, 50], 16), numbers([20], 17));
-    let (packed, add) = (PackedWeight::linear(&w), numbers([30, 20], 18));
-    let plain = ops::linear_bf16(x.clone(), &packed, Some(b.clone()), Then::Nothing);
+    let (packed, add) = (matrix(&w), numbers([30, 20], 18));
+    let plain = ops::linear_then(x.clone(), &packed, Some(b.clone()), Then::Nothing);
     let kind = Activation::QuickGelu;
-    let got = ops::linear_bf16(x.clone(), &packed, Some(b.clone()), Then::Activation(kind));
+    let got = ops::linear_then(x.clone(), &packed, Some(b.clone()), Then::Activation(kind));
     assert_eq!(bits(got), bits(ops::activation(plain.clone(), kind)));
-    let got = ops::linear_bf16(x, &packed, Some(b), Then::Add(add.clone()));
+    let got = ops::linear_then(x, &packed, Some(b), Then::Add(add.clone()));
     assert_eq!(bits(got), bits(plain + add));
 }
 
@@ -112,8 +120,8 @@ const CONVOLUTIONS: [(usize, usize, usize, usize, usize, usize, usize); 8] = [
 fn conv2d_is_the_convolution_of_rounded_factors() {
     for (n, side, c, out, kernel, stride, pad) in CONVOLUTIONS {
         let (x, w) = (numbers([n, side, side, c], 6), numbers([out, c, kernel, kernel], 7));
-        let (packed, norm) = (PackedWeight::conv2d(&w, stride, pad), Identity::of(out));
-        let got = ops::conv2d_norm_bf16(x.clone(), &packed, norm.norm(), None);
+        let (packed, norm) = (filters(&w, stride, pad), Identity::of(out));
+        let got = ops::conv2d_norm(x.clone(), &packed, norm.norm(), None);
         if (kernel, stride, c % 16, out % 16) != (3, 1, 0, 0) {
             close(got, composed::conv2d(rounded(&x), rounded(&w), stride, pad));
             continue;
@@ -130,10 +138,10 @@ fn conv2d_is_the_convolution_of_rounded_factors() {
 #[test]
 fn a_row_depends_neither_on_threads_nor_on_its_batch() {
     let (x, w, b) = (numbers([200, 520], 8), numbers([100, 520], 9), numbers([100], 10));
-    let packed = PackedWeight::linear(&w);
+    let packed = matrix(&w);
     let rows = |n: usize| {
         let x = x.clone().slice([0..n, 0..520]);
-        bits(ops::linear_bf16(x, &packed, Some(b.clone()), Then::Nothing))
+        bits(ops::linear_then(x, &packed, Some(b.clone()), Then::Nothing))
     };
     let want = on_threads(1, || rows(200));
     for threads in [1, 2, 3] {
@@ -143,10 +151,10 @@ fn a_row_depends_neither_on_threads_nor_on_its_batch() {
     }
     for (c, out) in [(10, 30), (16, 32)] {
         let (x, w) = (numbers([9, 12, 12, c], 11), numbers([out, c, 3, 3], 12));
-        let (packed, norm) = (PackedWeight::conv2d(&w, 1, 1), Identity::of(out));
+        let (packed, norm) = (filters(&w, 1, 1), Identity::of(out));
         let pictures = |n: usize| {
             let x = x.clone().slice([0..n, 0..12, 0..12, 0..c]);
-            bits(ops::conv2d_norm_bf16(x, &packed, norm.norm(), None))
+            bits(ops::conv2d_norm(x, &packed, norm.norm(), None))
         };
         let want = on_threads(1, || pictures(9));
         for n in [1, 4, 9] {
@@ -156,8 +164,23 @@ fn a_row_depends_neither_on_threads_nor_on_its_batch() {
 }
 
 #[test]
-#[should_panic(expected = "no gradient")]
-fn a_tracked_input_is_refused() {
-    let x = numbers([2, 4], 13).autodiff().require_grad();
-    ops::linear_bf16(x, &PackedWeight::linear(&numbers([3, 4], 14)), None, Then::Nothing);
+fn tracked_inputs_are_multiplied_in_f32() {
+    let (x, w) = (numbers([2, 40], 13), numbers([3, 40], 14));
+    let exact = ops::linear(x.clone(), w.clone(), None);
+    let tracked = ops::linear_then(x.clone().autodiff(), &matrix(&w), None, Then::Nothing);
+    assert_eq!(bits(tracked.inner()), bits(exact.clone()));
+    assert_ne!(bits(ops::linear_then(x, &matrix(&w), None, Then::Nothing)), bits(exact));
+}
+
+#[test]
+#[should_panic(expected = "5 inputs or channels against a weight of 3 x 4")]
+fn rows_of_another_width_are_refused() {
+    ops::linear_then(numbers([2, 5], 15), &matrix(&numbers([3, 4], 16)), None, Then::Nothing);
+}
+
+#[test]
+#[should_panic(expected = "4 values to add to 6")]
+fn an_addition_of_another_shape_is_refused() {
+    let then = Then::Add(numbers([1, 4], 17));
+    ops::linear_then(numbers([2, 4], 18), &matrix(&numbers([3, 4], 19)), None, then);
 }

@@ -3,7 +3,7 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 use clipguard_data::Stream;
-use clipguard_ops::{self as ops, BatchNorm, ColumnStatistics};
+use clipguard_ops::{self as ops, BatchNorm, ColumnStatistics, Precision, Weight};
 
 use crate::{
     Case,
@@ -32,27 +32,27 @@ impl Maker {
         let count = out * inputs * kernel * kernel;
         let values = (0..count).map(|_| self.stream.within(-bound, bound)).collect();
         let weight = self.flat(values);
+        let filters = weight.clone().reshape([out, inputs, kernel, kernel]);
         Layer {
-            weight,
-            shape: [out, inputs, kernel, kernel],
+            leaf: weight,
+            weight: Weight::filters(filters, stride, kernel / 2, Precision::F32),
             gamma: self.flat(vec![1.0; out]),
             beta: self.flat(vec![0.0; out]),
             running: ColumnStatistics {
                 mean: Tensor::zeros([out], &Device::flex()),
                 variance: Tensor::ones([out], &Device::flex()),
             },
-            stride,
         }
     }
 }
 
 struct Layer {
-    weight: Tensor<1>,
-    shape: [usize; 4],
+    /// The filters, flat.
+    leaf: Tensor<1>,
+    weight: Weight<4>,
     gamma: Tensor<1>,
     beta: Tensor<1>,
     running: ColumnStatistics,
-    stride: usize,
 }
 
 impl Layer {
@@ -63,13 +63,13 @@ impl Layer {
         relu: bool,
         shortcut: Option<Tensor<4>>,
     ) -> Tensor<4> {
-        let weight = self.weight.clone().reshape(self.shape);
-        let (stride, pad) = (self.stride, self.shape[2] / 2);
         let (statistics, gamma, beta) = (&self.running, &self.gamma, &self.beta);
         let norm = BatchNorm { statistics, gamma, beta, eps: 1e-5, of_batch, relu };
         if !of_batch {
-            return ops::conv2d_norm(x, weight, stride, pad, norm, shortcut);
+            return ops::conv2d_norm(x, &self.weight, norm, shortcut);
         }
+        let (stride, pad) = self.weight.window();
+        let weight = self.leaf.clone().reshape(self.weight.tensor().dims());
         let x = ops::conv2d(x, weight, stride, pad);
         let statistics = &ops::column_statistics(&x);
         ops::batch_norm(x, BatchNorm { statistics, ..norm }, shortcut)

@@ -7,7 +7,6 @@
 use super::{
     finish::Finish,
     fresh::{in_rooms, in_tasks},
-    linear,
     matmul::{Mat, product},
     packed::{Packed, Source},
     task_rows, winograd,
@@ -154,14 +153,12 @@ impl Shape {
     }
 }
 
-pub(crate) fn forward(s: &Shape, x: &[f32], weight: &[f32], finish: Finish<'_>) -> Vec<f32> {
+pub(crate) fn forward(s: &Shape, x: &[f32], weight: &[f32]) -> Vec<f32> {
     if winograd::is_for(s) {
-        return winograd::forward(s, x, weight, finish);
+        return winograd::convolve::<f32>(s, x, &winograd::filters(s, weight), Finish::default());
     }
-    if (s.kernel, s.stride, s.pad) == (1, 1, 0) {
-        return linear::forward(x, weight, None, s.c, finish);
-    }
-    Packed::<f32>::new(&s.filters(weight), s.window()).product(Source::Windows(s, x), None, finish)
+    let filters = Packed::<f32>::new(&s.filters(weight), s.window());
+    filters.product(Source::Windows(s, x), None, Finish::default())
 }
 
 pub(crate) fn input_gradient(s: &Shape, g: &[f32], weight: &[f32]) -> Vec<f32> {

@@ -3,31 +3,22 @@
 use super::{
     finish::Finish,
     matmul::{self, Mat},
-    packed::{Packed, Source, product_of_few},
+    packed::{MANY, Packed, Source, product_of_few},
 };
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Rows from which the weight is packed before the product begins: with fewer it pays to pack every part in
-/// the cache of the task that multiplies with it. The bits are the same.
-const MANY: usize = 512;
 /// So few columns of a gradient are not cut.
 const NARROW: usize = 384;
 
-pub(crate) fn forward(
-    x: &[f32],
-    w: &[f32],
-    b: Option<&[f32]>,
-    inputs: usize,
-    finish: Finish<'_>,
-) -> Vec<f32> {
+pub(crate) fn forward(x: &[f32], w: &[f32], b: Option<&[f32]>, inputs: usize) -> Vec<f32> {
     if x.len() / inputs < MANY {
         let pack = |own: Range<usize>| {
             Packed::<f32>::new(&w[own.start * inputs..own.end * inputs], inputs)
         };
-        return product_of_few(x, [inputs, w.len() / inputs], pack, b, finish);
+        return product_of_few(x, [inputs, w.len() / inputs], pack, b);
     }
-    Packed::<f32>::new(w, inputs).product(Source::Rows(x), b, finish)
+    Packed::<f32>::new(w, inputs).product(Source::Rows(x), b, Finish::default())
 }
 
 /// Gradient with respect to the input.
@@ -35,7 +26,7 @@ pub(crate) fn input_gradient(g: &[f32], w: &[f32], inputs: usize) -> Vec<f32> {
     let outputs = w.len() / inputs;
     if g.len() / outputs < MANY {
         let pack = |own| Packed::turned(w, inputs, own);
-        return product_of_few(g, [outputs, inputs], pack, None, Finish::default());
+        return product_of_few(g, [outputs, inputs], pack, None);
     }
     Packed::turned(w, inputs, 0..inputs).product(Source::Rows(g), None, Finish::default())
 }
@@ -97,10 +88,9 @@ mod tests {
             let (x, w) = (numbers((MANY + 90) * inputs, 1), numbers(outputs * inputs, 2));
             let b = numbers(outputs, 3);
             for b in [None, Some(&b[..])] {
-                let all = forward(&x, &w, b, inputs, Finish::default());
+                let all = forward(&x, &w, b, inputs);
                 for rows in [0, 1, 2, 5, MANY - 1, MANY, MANY + 1] {
-                    let x = &x[..rows * inputs];
-                    let few = forward(x, &w, b, inputs, Finish::default());
+                    let few = forward(&x[..rows * inputs], &w, b, inputs);
                     assert!(few == all[..rows * outputs], "{rows} of {inputs} to {outputs}");
                 }
             }

@@ -9,6 +9,8 @@
 //! The gradient with respect to the input is the same with the filters turned around, that with respect to
 //! the weight goes the same way back.
 
+mod transforms;
+
 use super::{
     conv::Shape,
     finish::Finish,
@@ -18,6 +20,7 @@ use super::{
     vectorised,
 };
 use rayon::prelude::*;
+use transforms::{filter, filter_gradient, lanes, patch, read, results, spread, write, write_all};
 
 /// Places of a patch.
 const PLACES: usize = 16;
@@ -227,7 +230,7 @@ impl Tiles {
 
 /// `G g G^T` of all filters, packed: of sixteen filters all places, of a place all inputs. `weight(o, i, k)`
 /// is the filter's value `k` of nine for output `o` and input `i`.
-fn filters<W: Word>(
+fn packed<W: Word>(
     [inputs, outputs]: [usize; 2],
     weight: impl Fn(usize, usize, usize) -> f32 + Sync,
 ) -> Vec<[W; WIDE]> {
@@ -267,11 +270,11 @@ fn filters<W: Word>(
 }
 
 /// Filters `[out, c, 3, 3]` for [`convolve`].
-pub(crate) fn forward_filters<W: Word>(s: &Shape, weight: &[f32]) -> Vec<[W; WIDE]> {
-    filters([s.c, s.out], |o, i, k| weight[(o * s.c + i) * 9 + k])
+pub(crate) fn filters<W: Word>(s: &Shape, weight: &[f32]) -> Vec<[W; WIDE]> {
+    packed([s.c, s.out], |o, i, k| weight[(o * s.c + i) * 9 + k])
 }
 
-/// The convolution with what [`forward_filters`] made of its weight, and what follows.
+/// The convolution with what [`filters`] made of its weight, and what follows.
 pub(crate) fn convolve<W: Word>(
     s: &Shape,
     x: &[f32],
@@ -281,13 +284,9 @@ pub(crate) fn convolve<W: Word>(
     Tiles::of(s).convolve(s.n, x, filters, finish)
 }
 
-pub(super) fn forward(s: &Shape, x: &[f32], weight: &[f32], finish: Finish<'_>) -> Vec<f32> {
-    convolve::<f32>(s, x, &forward_filters(s, weight), finish)
-}
-
 pub(super) fn input_gradient(s: &Shape, g: &[f32], weight: &[f32]) -> Vec<f32> {
     let tiles = Tiles::of(s).back();
-    let filters = filters::<f32>(tiles.channels, |o, i, k| weight[(i * s.c + o) * 9 + 8 - k]);
+    let filters = packed::<f32>(tiles.channels, |o, i, k| weight[(i * s.c + o) * 9 + 8 - k]);
     tiles.convolve(s.n, g, &filters, Finish::default())
 }
 
@@ -347,189 +346,5 @@ fn apart(tiles: usize, channels: usize) -> usize {
     tiles * channels + WIDE
 }
 
-/// Sixteen of `values` from `at`, zero if there are none. A reference: a value would go through one place on the
-/// stack, and every read would wait for the one before.
-#[inline(always)]
-fn read(values: &[f32], at: usize) -> &Lanes {
-    const NONE: &Lanes = &[0.0; WIDE];
-    values.get(at..).and_then(|values| values.first_chunk()).unwrap_or(NONE)
-}
-
-#[inline(always)]
-fn write(values: &mut [f32], at: usize, lanes: &Lanes) {
-    if let Some(to) = values[at..].first_chunk_mut() {
-        *to = *lanes;
-    }
-}
-
-/// Places so far `apart`, the first at `at`.
-#[inline(always)]
-fn write_all(values: &mut [f32], at: usize, apart: usize, places: &[Lanes; PLACES]) {
-    for (place, lanes) in places.iter().enumerate() {
-        write(values, place * apart + at, lanes);
-    }
-}
-
-/// `transform` of every channel; over channels the compiler vectorises.
-#[inline(always)]
-fn lanes<const N: usize, const K: usize>(
-    from: &[&Lanes; N],
-    transform: impl Fn(&[f32; N]) -> [f32; K],
-) -> [Lanes; K] {
-    let mut to = [[0.0; WIDE]; K];
-    for lane in 0..WIDE {
-        let mut values = [0.0; N];
-        for i in 0..N {
-            values[i] = from[i][lane];
-        }
-        let values = transform(&values);
-        for i in 0..K {
-            to[i][lane] = values[i];
-        }
-    }
-    to
-}
-
-/// `M d M^T` of a matrix with `N` columns, by `turn`, which multiplies a column by `M`.
-#[inline(always)]
-fn both_sides<const N: usize, const NN: usize, const K: usize, const KK: usize>(
-    d: &[f32; NN],
-    turn: impl Fn([f32; N]) -> [f32; K],
-) -> [f32; KK] {
-    let mut columns = [[0.0; K]; N];
-    for (column, turned) in columns.iter_mut().enumerate() {
-        let mut values = [0.0; N];
-        for row in 0..N {
-            values[row] = d[row * N + column];
-        }
-        *turned = turn(values);
-    }
-    let mut all = [0.0; KK];
-    for row in 0..K {
-        let mut values = [0.0; N];
-        for column in 0..N {
-            values[column] = columns[column][row];
-        }
-        let values = turn(values);
-        for column in 0..K {
-            all[row * K + column] = values[column];
-        }
-    }
-    all
-}
-
-/// `B^T d B`.
-#[inline(always)]
-fn patch(d: &[f32; PLACES]) -> [f32; PLACES] {
-    both_sides(d, |[a, b, c, d]| [a - c, b + c, c - b, b - d])
-}
-
-/// `G g G^T`.
-#[inline(always)]
-fn filter(g: &[f32; 9]) -> [f32; PLACES] {
-    both_sides(g, |[a, b, c]| [a, 0.5 * (a + c + b), 0.5 * (a + c - b), c])
-}
-
-/// `A^T m A`.
-#[inline(always)]
-fn results(m: &[f32; PLACES]) -> [f32; 4] {
-    both_sides(m, |[a, b, c, d]| [a + b + c, b - c - d])
-}
-
-/// `A g A^T`.
-#[inline(always)]
-fn spread(g: &[f32; 4]) -> [f32; PLACES] {
-    both_sides(g, |[a, b]| [a, a + b, a - b, -b])
-}
-
-/// `G^T m G`.
-#[inline(always)]
-fn filter_gradient(m: &[f32; PLACES]) -> [f32; 9] {
-    both_sides(m, |[a, b, c, d]| [a + 0.5 * (b + c), 0.5 * (b - c), 0.5 * (b + c) + d])
-}
-
 #[cfg(test)]
-mod tests {
-    use super::{super::tests::numbers, *};
-
-    /// For every result, input and weight of a product of the convolution their places.
-    fn products(s: &Shape, mut visit: impl FnMut(usize, usize, usize)) {
-        for picture in 0..s.n {
-            for (y, x) in (0..s.out_h()).flat_map(|y| (0..s.out_w()).map(move |x| (y, x))) {
-                for (ky, kx) in (0..3).flat_map(|ky| (0..3).map(move |kx| (ky, kx))) {
-                    let from = ((y + ky).wrapping_sub(s.pad), (x + kx).wrapping_sub(s.pad));
-                    if from.0 >= s.h || from.1 >= s.w {
-                        continue;
-                    }
-                    let pixel = (picture * s.h + from.0) * s.w + from.1;
-                    let result = (picture * s.out_h() + y) * s.out_w() + x;
-                    for (o, i) in (0..s.out).flat_map(|o| (0..s.c).map(move |i| (o, i))) {
-                        let weight = (o * s.c + i) * 9 + ky * 3 + kx;
-                        visit(result * s.out + o, pixel * s.c + i, weight);
-                    }
-                }
-            }
-        }
-    }
-
-    #[track_caller]
-    fn close(got: &[f32], want: &[f64], what: &str) {
-        assert_eq!(got.len(), want.len(), "{what}");
-        let top = want.iter().fold(0f64, |m, v| m.max(v.abs()));
-        let off = got.iter().zip(want).map(|(g, w)| (f64::from(*g) - w).abs()).fold(0f64, f64::max);
-        assert!(off <= 2e-6 * top, "{what}: off by {off:e} of {top:e}");
-    }
-
-    #[test]
-    fn results_and_gradients_are_those_of_the_definition() {
-        for (n, [h, w], c, out, pad) in [
-            (1, [4, 4], 16, 16, 1),
-            (3, [7, 5], 16, 32, 1),
-            (2, [8, 9], 48, 16, 0),
-            (2, [3, 3], 32, 16, 0),
-            (1, [1, 1], 16, 16, 1),
-            (1, [2, 30], 16, 64, 2),
-            (5, [16, 16], 32, 16, 1),
-        ] {
-            let s = Shape { n, h, w, c, out, kernel: 3, stride: 1, pad };
-            assert!(is_for(&s));
-            let results = n * s.windows() * out;
-            let (x, weight) = (numbers(n * h * w * c, 1), numbers(9 * c * out, 2));
-            let g = numbers(results, 3);
-            let mut want = [vec![0f64; results], vec![0f64; x.len()], vec![0f64; weight.len()]];
-            products(&s, |y, at, k| {
-                want[0][y] += f64::from(x[at]) * f64::from(weight[k]);
-                want[1][at] += f64::from(g[y]) * f64::from(weight[k]);
-                want[2][k] += f64::from(g[y]) * f64::from(x[at]);
-            });
-            close(
-                &forward(&s, &x, &weight, Finish::default()),
-                &want[0],
-                &format!("results of {s:?}"),
-            );
-            close(&input_gradient(&s, &g, &weight), &want[1], &format!("pixels of {s:?}"));
-            close(&weight_gradient(&s, &g, &x), &want[2], &format!("weights of {s:?}"));
-        }
-    }
-
-    #[test]
-    fn a_picture_depends_neither_on_others_nor_on_threads() {
-        let shape =
-            |n: usize| Shape { n, h: 9, w: 10, c: 32, out: 48, kernel: 3, stride: 1, pad: 1 };
-        let (x, weight) = (numbers(7 * 90 * 32, 4), numbers(9 * 32 * 48, 5));
-        let on = |threads: usize, n: usize| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| forward(&shape(n), &x[..n * 90 * 32], &weight, Finish::default()))
-        };
-        let all = on(1, 7);
-        for (threads, n) in [(1, 1), (2, 7), (3, 4)] {
-            assert!(on(threads, n) == all[..n * 90 * 48], "{threads} threads, {n} pictures");
-        }
-        let g = numbers(7 * 90 * 48, 6);
-        let weights = |threads: usize| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| weight_gradient(&shape(7), &g, &x))
-        };
-        assert!(weights(1) == weights(2));
-    }
-}
+mod tests;

@@ -7,18 +7,19 @@
 //! bf16, and those that do not.
 #![allow(unsafe_code)]
 
+mod few;
 mod source;
 mod tile;
 mod units;
 
+pub(crate) use few::{MANY, product_of_few};
 pub(crate) use source::Source;
 
 use super::{
-    WORTH,
     finish::Finish,
-    fresh::{Room, in_rooms, in_tasks},
-    task_rows,
+    fresh::{Room, in_rooms},
 };
+use few::{in_columns, side_by_side, wide};
 use half::bf16;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -34,8 +35,6 @@ const DEPTH: usize = 256;
 const ROWS: usize = 120;
 /// Tasks of so few rows would spend their time on reading the weight.
 const FEW: usize = 24;
-/// Rows whose product takes as long as packing the weight.
-const PACKING: usize = 16;
 
 /// Two neighbours along the sum in bf16, the first in the low half.
 pub(crate) type Pair = u32;
@@ -164,51 +163,6 @@ impl Packed<f32> {
         });
         Self { words, outputs: columns.len(), inputs }
     }
-}
-
-/// `x w^T + b` of a few rows with `inputs` and a weight with `outputs`, and what follows: packing the weight is
-/// most of the work, so every task packs the part that it multiplies with.
-pub(crate) fn product_of_few(
-    x: &[f32],
-    [inputs, outputs]: [usize; 2],
-    pack: impl Fn(Range<usize>) -> Packed<f32> + Sync,
-    bias: Option<&[f32]>,
-    finish: Finish<'_>,
-) -> Vec<f32> {
-    let rows = x.len() / inputs;
-    let work = inputs * (rows + PACKING);
-    let wide = WORTH.div_ceil(work.max(1)).max(3 * WIDE).next_multiple_of(WIDE);
-    let columns: Vec<Vec<f32>> = (0..outputs)
-        .into_par_iter()
-        .step_by(wide)
-        .map(|from| {
-            let own = from..(from + wide).min(outputs);
-            let packed = pack(own.clone());
-            let mut y = vec![0.0; rows * own.len()];
-            if let Some(bias) = bias {
-                y.chunks_exact_mut(own.len()).for_each(|y| y.copy_from_slice(&bias[own.clone()]));
-            }
-            f32::on_best(Rows { panels: packed.panels(), x, y: &mut y, new: false });
-            y
-        })
-        .collect();
-    side_by_side(&columns, rows, outputs, finish)
-}
-
-/// One matrix of parts of its columns, and what follows.
-fn side_by_side(parts: &[Vec<f32>], rows: usize, columns: usize, finish: Finish<'_>) -> Vec<f32> {
-    let many = task_rows(rows, rows, columns);
-    in_tasks(rows * columns, many * columns, |i, y| {
-        for (r, y) in y.chunks_exact_mut(columns).enumerate() {
-            let (row, mut at) = (i * many + r, 0);
-            for part in parts {
-                let width = part.len() / rows;
-                y[at..at + width].copy_from_slice(&part[row * width..][..width]);
-                at += width;
-            }
-        }
-        finish.rows(columns, i * many, y);
-    })
 }
 
 /// Packs at most sixteen rows.
@@ -372,7 +326,9 @@ impl<W: Word> Work<W> for Product<'_, W> {
         assert!(bias.is_none_or(|b| b.len() == outputs), "a bias for every output");
         let (rows, count) = (x.rows(inputs), outputs.div_ceil(WIDE));
         let many = x.task(rows, inputs * outputs).next_multiple_of(x.unit(R));
-        if many >= FEW || rows == 0 {
+        // In bf16 every task would round all rows anew.
+        let narrow = W::INPUTS == 1 && x.are_read() && in_columns(rows, [inputs, outputs]);
+        if (many >= FEW && !narrow) || rows == 0 {
             let task = many * outputs;
             return in_rooms(rows * outputs, task, Space::<U>::default, |space, i, room| {
                 let from = i * many;
@@ -384,7 +340,10 @@ impl<W: Word> Work<W> for Product<'_, W> {
             });
         }
         // Few rows are cut into columns, which are brought together afterwards.
-        let parts = (2 * rayon::current_num_threads()).min(count);
+        let parts = match narrow {
+            true => count.div_ceil(wide(rows, inputs) / WIDE),
+            false => (2 * rayon::current_num_threads()).min(count),
+        };
         let own = |i: usize| [i * count / parts, (i + 1) * count / parts];
         let columns: Vec<Vec<f32>> = (0..parts)
             .into_par_iter()

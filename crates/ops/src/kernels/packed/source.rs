@@ -28,6 +28,11 @@ impl Source<'_> {
         }
     }
 
+    /// Whether rows lie ready, and need not be gathered.
+    pub(super) fn are_read(&self) -> bool {
+        matches!(self, Self::Rows(_))
+    }
+
     /// Rows a task should have.
     pub(super) fn task(&self, rows: usize, multiplications_a_row: usize) -> usize {
         match self {
