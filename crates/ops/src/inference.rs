@@ -21,6 +21,7 @@ use burn_flex::FlexTensor;
 
 /// What is done with the results of a product.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "it lives for one call")]
 pub enum Then<const D: usize> {
     /// Nothing.
     Nothing,

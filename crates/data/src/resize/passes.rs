@@ -95,7 +95,7 @@ mod x86 {
                 parts[1][at] = (weight & ((1 << SPLIT) - 1)) as i16;
             }
         }
-        parts.map(|part| cast(part))
+        parts.map(cast)
     }
 
     /// Which of the bytes read come in which place: of every channel the first two pixels, then the next two,

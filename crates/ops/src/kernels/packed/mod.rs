@@ -228,9 +228,8 @@ impl<'a, W: Word> Panels<'a, W> {
         self,
         unit: U,
         x: &[f32],
-        bias: Option<&[f32]>,
         panels: [usize; 2],
-        after: After<'_>,
+        around: Around<'_>,
         space: &mut Vec<U::Input>,
         mut room: Room<'r>,
     ) -> &'r mut [f32] {
@@ -242,7 +241,7 @@ impl<'a, W: Word> Panels<'a, W> {
             let y = unit.run(
                 #[inline(always)]
                 || {
-                    let y = match bias {
+                    let y = match around.bias {
                         Some(bias) => own.rows_of(&bias[panels[0] * WIDE..][..width]),
                         None => own.cleared(),
                     };
@@ -251,7 +250,7 @@ impl<'a, W: Word> Panels<'a, W> {
                 },
             );
             // Compiled apart: in one piece with the products the compiler runs out of registers for their sums.
-            after.finish.rows(width, after.row + i * ROWS, y);
+            around.finish.rows(width, around.row + i * ROWS, y);
         }
         // SAFETY: the parts are the whole room, and each has become values.
         unsafe { room.written() }
@@ -300,10 +299,11 @@ impl<'a, W: Word> Panels<'a, W> {
     }
 }
 
-/// What follows a product of some rows.
-#[derive(Clone, Copy, Default)]
-struct After<'a> {
-    /// The first of them, of those of the whole product.
+/// What comes before and after a product of some rows. What comes after it is for all columns.
+#[derive(Clone, Copy)]
+struct Around<'a> {
+    bias: Option<&'a [f32]>,
+    /// The first row, of those of the whole product.
     row: usize,
     finish: Finish<'a>,
 }
@@ -334,9 +334,8 @@ impl<W: Word> Work<W> for Product<'_, W> {
                 let from = i * many;
                 let own = [from, from + room.len() / outputs];
                 let x = x.read(own, inputs, &mut space.gathered);
-                let all = [0, count];
-                let after = After { row: from, finish };
-                panels.all_rows::<U, R, P>(unit, x, bias, all, after, &mut space.inputs, room)
+                let around = Around { bias, row: from, finish };
+                panels.all_rows::<U, R, P>(unit, x, [0, count], around, &mut space.inputs, room)
             });
         }
         // Few rows are cut into columns, which are brought together afterwards.
@@ -351,8 +350,8 @@ impl<W: Word> Work<W> for Product<'_, W> {
                 let size = rows * panels.width(own(i));
                 in_rooms(size, size, Space::<U>::default, |space, _, room| {
                     let x = x.read([0, rows], inputs, &mut space.gathered);
-                    let (part, after) = (own(i), After::default());
-                    panels.all_rows::<U, R, P>(unit, x, bias, part, after, &mut space.inputs, room)
+                    let around = Around { bias, row: 0, finish: Finish::default() };
+                    panels.all_rows::<U, R, P>(unit, x, own(i), around, &mut space.inputs, room)
                 })
             })
             .collect();
