@@ -12,7 +12,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-/// What products without gradients are computed in.
+/// What products without gradients are computed in, on the processor. On cards they keep the tensors' precision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {
     /// f32.
